@@ -1,0 +1,242 @@
+"""The Lambda functions: routes, stream, queues and schedule. Translation only, no decision.
+
+Everything is wired on first use (`pipeline`), so that importing this file defines and does nothing.
+"""
+
+import base64
+import binascii
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from chalice import Chalice, Rate
+from chalice.app import Request, Response
+
+from chalicelib import log
+from chalicelib.errors import (
+    ConfigurationError,
+    NotFoundError,
+    SignatureError,
+    TooLargeError,
+    WebhookError,
+)
+from chalicelib.ports import WebhookRequest, WebhookResponse
+
+PREFIX = os.environ.get("ASKONCE_PREFIX", "askonce")
+FORWARD_QUEUE = f"{PREFIX}-forward.fifo"
+DELIVER_QUEUE = f"{PREFIX}-deliver.fifo"
+#: Merged away by infra/overrides.yaml, which knows the stream; the local pump reads the table's name.
+STREAM_ARN = f"arn:aws:dynamodb:us-east-1:123456789012:table/{PREFIX}/stream/latest"
+#: How long a claim outlives the function that made it.
+LEASE_MARGIN_SECONDS = 5.0
+
+app = Chalice(app_name="askonce")
+# Arrive as base64, so that no gateway decodes them; never text/xml: a binary type may not be answered.
+app.api.binary_types = ["multipart/form-data", "message/rfc822", "application/octet-stream"]
+
+STATUS: dict[type[Exception], int] = {
+    SignatureError: 401,
+    NotFoundError: 404,
+    TooLargeError: 413,
+    ConfigurationError: 503,
+}
+
+
+@cache
+def pipeline() -> Any:
+    """The pipeline of this container."""
+    from chalicelib import settings
+    from chalicelib.aws import WORST_CALL_SECONDS, DynamoTable, S3Bucket
+    from chalicelib.pipeline import Pipeline
+    from chalicelib.store import Store, StoredTokens
+    from connectors.registry import CONNECTORS, HELPDESKS
+
+    document = settings.read(settings.default_path())
+    table = DynamoTable(PREFIX)
+    tokens = StoredTokens(table, now, time.sleep)
+    return Pipeline(
+        store=Store(
+            table,
+            S3Bucket(os.environ.get("ASKONCE_BUCKET", PREFIX)),
+            queue(FORWARD_QUEUE),
+            queue(DELIVER_QUEUE),
+            now,
+            document.policy.retention_days,
+        ),
+        deployment=settings.Deployment(document, CONNECTORS, HELPDESKS, tokens),
+        clock=now,
+        report=log.event,
+        worst_call_seconds=WORST_CALL_SECONDS,
+    )
+
+
+@cache
+def queue(name: str) -> Any:
+    from chalicelib.aws import SqsQueue
+
+    return SqsQueue(name)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+# From the channels
+
+
+@app.route("/webhooks/{inbox}", methods=["GET", "POST"], content_types=["*/*"])
+def webhook(inbox: str) -> Response:
+    """A provider's webhook, or its set-up probe."""
+    return respond(inbox, lambda request: pipeline().accept(inbox, request))
+
+
+@app.route("/webchat/{inbox}/messages", methods=["GET", "POST", "OPTIONS"], content_types=["*/*"])
+def webchat_messages(inbox: str) -> Response:
+    """What a visitor says, and what a visitor reads."""
+
+    def handle(request: WebhookRequest) -> WebhookResponse:
+        if request.method == "POST":
+            return pipeline().accept(inbox, request)  # type: ignore[no-any-return]
+        if request.method == "OPTIONS":
+            return pipeline().page(inbox, "messages", request)  # type: ignore[no-any-return]
+        after, wait = _number(request, "after"), min(_number(request, "wait"), 25)
+        return _read_waiting(inbox, request, after, wait)
+
+    return respond(inbox, handle)
+
+
+def _read_waiting(
+    inbox: str, request: WebhookRequest, after: int, wait_seconds: int
+) -> WebhookResponse:
+    """Read, and look again until there is something or the time is over (a long poll)."""
+    until = time.monotonic() + wait_seconds
+    while True:
+        response: WebhookResponse = pipeline().read(inbox, request, after)
+        if '"messages": []' not in response.body or time.monotonic() >= until:
+            return response
+        time.sleep(0.5)
+
+
+def _number(request: WebhookRequest, name: str) -> int:
+    text = request.param(name)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
+@app.route("/webchat/{inbox}/{page}", methods=["GET", "POST", "OPTIONS"], content_types=["*/*"])
+def webchat_page(inbox: str, page: str) -> Response:
+    """The widget and its session."""
+    return respond(inbox, lambda request: pipeline().page(inbox, page, request))
+
+
+# From the helpdesks
+
+
+@app.route("/replies/{helpdesk}", methods=["POST"], content_types=["*/*"])
+def replies(helpdesk: str) -> Response:
+    """A helpdesk's webhook: an agent answered, or closed a ticket."""
+    return respond(None, lambda request: pipeline().accept_reply(helpdesk, request))
+
+
+# Workers
+
+
+@app.on_dynamodb_record(stream_arn=STREAM_ARN, batch_size=10)
+def on_stored(event: Any) -> dict[str, Any]:
+    """The table's stream: every message once it is stored."""
+    failures = []
+    for record in event.to_dict()["Records"]:
+        image = record["dynamodb"].get("NewImage", {})
+        if record["eventName"] != "INSERT" or image.get("kind", {}).get("S") != "message":
+            continue
+        try:
+            pipeline().relay(image["pk"]["S"].removeprefix("MSG#"))
+        except Exception as error:  # noqa: BLE001  # from here on again, and not one record further
+            log.event("relay.failed", why=type(error).__name__)
+            failures.append({"itemIdentifier": record["dynamodb"]["SequenceNumber"]})
+            break
+    return {"batchItemFailures": failures}
+
+
+@app.on_sqs_message(queue=FORWARD_QUEUE, batch_size=10)
+def forward(event: Any) -> dict[str, Any]:
+    """The queue to the helpdesk."""
+    return work_through(event, FORWARD_QUEUE, pipeline().forward)
+
+
+@app.on_sqs_message(queue=DELIVER_QUEUE, batch_size=10)
+def deliver(event: Any) -> dict[str, Any]:
+    """The queue to the channels."""
+    return work_through(event, DELIVER_QUEUE, pipeline().deliver)
+
+
+@app.schedule(Rate(1, unit=Rate.MINUTES))
+def tick(event: Any) -> None:
+    """Once a minute."""
+    pipeline().tick()
+
+
+def work_through(event: Any, name: str, step: Callable[[str, float], None]) -> dict[str, Any]:
+    """A batch of one queue; claims end a little after this invocation must have ended."""
+    from chalicelib.consumer import consume
+
+    def remaining_seconds() -> float:
+        return float(event.context.get_remaining_time_in_millis()) / 1000
+
+    return consume(
+        event.to_dict()["Records"],
+        lambda message_id: step(message_id, remaining_seconds() + LEASE_MARGIN_SECONDS),
+        queue(name).delay,
+        remaining_seconds,
+    )
+
+
+# Between API Gateway and the core
+
+
+def respond(
+    inbox: str | None, handle: Callable[[WebhookRequest], WebhookResponse]
+) -> Response:
+    """Run a handler on the current request; every error becomes its status, and nothing more."""
+    headers: dict[str, str] = {}
+    try:
+        request = translate(app.current_request)
+        if inbox:
+            headers = dict(pipeline().response_headers(inbox, request))
+        response = handle(request)
+    except (WebhookError, ConfigurationError) as error:
+        response = WebhookResponse(status=STATUS.get(type(error), 400))
+        why = str(error).splitlines()[0] if isinstance(error, ConfigurationError) else (
+            type(error).__name__
+        )
+        log.event("refused", status=response.status, inbox=inbox, why=why)
+    return Response(
+        body=response.body,
+        status_code=response.status,
+        headers={"Content-Type": response.content_type, **headers, **response.headers},
+    )
+
+
+def translate(request: Request) -> WebhookRequest:
+    """API Gateway's event (REST API, version 1) as a WebhookRequest. WebhookError for bad base64."""
+    event = request.to_original_event()
+    body = (event.get("body") or "").encode("utf-8", "surrogatepass")
+    if event.get("isBase64Encoded"):
+        try:
+            body = base64.b64decode(body, validate=True)
+        except binascii.Error:
+            raise WebhookError("the gateway's base64 is broken") from None
+    query = event.get("multiValueQueryStringParameters") or {}
+    headers = event.get("multiValueHeaders") or {}
+    context = event.get("requestContext", {})
+    arrived = context.get("requestTimeEpoch")
+    return WebhookRequest(
+        method=event["httpMethod"],
+        headers={name.lower(): tuple(values) for name, values in headers.items()},
+        query=tuple((name, value) for name, values in query.items() for value in values),
+        body=body,
+        received_at=datetime.fromtimestamp(arrived / 1000, UTC) if arrived else now(),
+        source_ip=context.get("identity", {}).get("sourceIp", ""),
+    )

@@ -1,0 +1,266 @@
+"""DynamoDB, SQS and S3 behind the core's ports. Clients are made on first use.
+
+Time-outs are chosen for the acknowledgement: WeChat waits five seconds. One DynamoDB call ends
+within `WORST_CALL_SECONDS`, whatever the network does: two tries of half a second to connect and
+one to read, and at most one second between them.
+"""
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
+
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from botocore.session import get_session
+
+from chalicelib.errors import Conflict, RetryableError
+from chalicelib.ports import Item, Write
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
+
+WORST_CALL_SECONDS = 4.0
+_CONNECT_SECONDS, _READ_SECONDS, _TRIES = 0.5, 1.0, 2
+
+
+@cache
+def client(service: str) -> Any:
+    """A client of one service. botocore's, since importing boto3 costs another 50 ms."""
+    return get_session().create_client(
+        service,
+        config=Config(
+            connect_timeout=_CONNECT_SECONDS,
+            # A long poll of SQS and an upload to S3 take longer than a put of one item.
+            read_timeout=_READ_SECONDS if service == "dynamodb" else 25,
+            retries={"mode": "standard", "total_max_attempts": _TRIES},
+            account_id_endpoint_mode="disabled",
+            s3={"addressing_style": "path"},
+        ),
+    )
+
+
+class DynamoTable:
+    """One DynamoDB table of versioned documents.
+
+    Attributes: `v` counts the writes of an item, `w` is the token of the last writer. The token
+    tells our own write from somebody else's when the SDK repeats a put whose answer got lost:
+    https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_PutItem.html
+    (ReturnValuesOnConditionCheckFailure).
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @property
+    def _client(self) -> "DynamoDBClient":
+        return cast("DynamoDBClient", client("dynamodb"))
+
+    def get(self, pk: str, sk: str) -> Item | None:
+        response = self._client.get_item(
+            TableName=self.name, Key={"pk": {"S": pk}, "sk": {"S": sk}}, ConsistentRead=True
+        )
+        _demand_whole(response)
+        found = response.get("Item")
+        return _live(_decode(found)) if found else None
+
+    def query(
+        self, pk: str, low: str, high: str, *, newest_first: bool = False, limit: int = 100
+    ) -> list[Item]:
+        response = self._client.query(
+            TableName=self.name,
+            KeyConditionExpression="pk = :pk AND sk BETWEEN :low AND :high",
+            ExpressionAttributeValues={
+                ":pk": {"S": pk},
+                ":low": {"S": low},
+                ":high": {"S": high},
+            },
+            ScanIndexForward=not newest_first,
+            Limit=limit,
+            ConsistentRead=True,
+        )
+        _demand_whole(response)
+        return [item for found in response["Items"] if (item := _live(_decode(found)))]
+
+    def due(self, bucket: str, until: str, limit: int = 100) -> list[tuple[str, str]]:
+        return self._index("due", "due = :name AND due_at <= :until", bucket, until, limit)
+
+    def thread(self, name: str, limit: int = 500) -> list[tuple[str, str]]:
+        return self._index("thread", "thread = :name AND thread_at <= :until", name, "~", limit)
+
+    def _index(
+        self, index: str, condition: str, name: str, until: str, limit: int
+    ) -> list[tuple[str, str]]:
+        response = self._client.query(
+            TableName=self.name,
+            IndexName=index,
+            KeyConditionExpression=condition,
+            ExpressionAttributeValues={":name": {"S": name}, ":until": {"S": until}},
+            Limit=limit,
+        )
+        return [(found["pk"]["S"], found["sk"]["S"]) for found in response["Items"]]
+
+    def write(self, *writes: Write) -> None:
+        writer = uuid.uuid4().hex
+        requests = [self._request(write, writer) for write in writes]
+        if len(requests) == 1:
+            self._write_one(requests[0], writer)
+        else:
+            self._write_all(requests, writer)
+
+    def _write_one(self, request: dict[str, Any], writer: str) -> None:
+        operation = self._client.put_item if "Item" in request else self._client.delete_item
+        try:
+            operation(**request)
+        except ClientError as error:
+            if error.response["Error"].get("Code") != "ConditionalCheckFailedException":
+                raise
+            _conflict_unless_ours([cast(Mapping[str, Any], error.response)], writer)
+
+    def _write_all(self, requests: Sequence[dict[str, Any]], writer: str) -> None:
+        try:
+            self._client.transact_write_items(
+                TransactItems=[{"Put" if "Item" in r else "Delete": r} for r in requests],  # type: ignore[misc]  # a union that mypy cannot pick from
+                ClientRequestToken=writer,
+            )
+        except ClientError as error:
+            if error.response["Error"].get("Code") != "TransactionCanceledException":
+                raise
+            reasons = cast(dict[str, Any], error.response).get("CancellationReasons", [])
+            _conflict_unless_ours([r for r in reasons if r.get("Code") != "None"], writer)
+
+    def _request(self, write: Write, writer: str) -> dict[str, Any]:
+        item = write.item
+        request: dict[str, Any] = {
+            "TableName": self.name,
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        }
+        if write.delete:
+            request["Key"] = {"pk": {"S": item.pk}, "sk": {"S": item.sk}}
+        else:
+            request["Item"] = _encode(item, writer)
+        if item.version:
+            condition, values = "v = :version", {":version": {"N": str(item.version)}}
+        else:  # never written, or past its time and only not yet swept away
+            condition = "attribute_not_exists(pk) OR expires_at < :now"
+            values = {":now": {"N": str(int(time.time()))}}
+        return request | {
+            "ConditionExpression": condition,
+            "ExpressionAttributeValues": values,
+        }
+
+
+def _demand_whole(response: Any) -> None:
+    """An answer cut off in its headers looks like "no such item"; this tells them apart."""
+    if not response.get("ResponseMetadata", {}).get("RequestId"):
+        raise RetryableError("DynamoDB's answer was cut off")
+
+
+def _conflict_unless_ours(failures: Sequence[Mapping[str, Any]], writer: str) -> None:
+    existing = [f.get("Item") for f in failures]
+    if not failures or any(not old or old.get("w", {}).get("S") != writer for old in existing):
+        old = next((old for old in existing if old), None)
+        raise Conflict("written by somebody else", existing=_decode(old) if old else None)
+
+
+def _encode(item: Item, writer: str) -> dict[str, Any]:
+    encoded: dict[str, Any] = {name: {"S": value} for name, value in item.index.items()}
+    encoded |= {
+        "pk": {"S": item.pk},
+        "sk": {"S": item.sk},
+        "v": {"N": str(item.version + 1)},
+        "w": {"S": writer},
+        "body": {"S": item.body},
+    }
+    if item.expires_at is not None:
+        encoded["expires_at"] = {"N": str(item.expires_at)}
+    return encoded
+
+
+_OWN_ATTRIBUTES = {"pk", "sk", "v", "w", "body", "expires_at"}
+
+
+def _decode(found: Mapping[str, Any]) -> Item:
+    expires_at = found.get("expires_at")
+    return Item(
+        pk=found["pk"]["S"],
+        sk=found["sk"]["S"],
+        body=found["body"]["S"],
+        version=int(found["v"]["N"]),
+        index={k: value["S"] for k, value in found.items() if k not in _OWN_ATTRIBUTES},
+        expires_at=int(expires_at["N"]) if expires_at else None,
+    )
+
+
+def _live(item: Item) -> Item | None:
+    """DynamoDB deletes expired items within days, not at once."""
+    return None if item.expires_at is not None and item.expires_at < time.time() else item
+
+
+class SqsQueue:
+    """A FIFO queue, by its name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._url = ""
+
+    @property
+    def _client(self) -> "SQSClient":
+        return cast("SQSClient", client("sqs"))
+
+    @property
+    def url(self) -> str:
+        self._url = self._url or self._client.get_queue_url(QueueName=self.name)["QueueUrl"]
+        return self._url
+
+    def send(self, body: str, *, group: str, deduplication_id: str) -> None:
+        self._client.send_message(
+            QueueUrl=self.url,
+            MessageBody=body,
+            MessageGroupId=group,
+            MessageDeduplicationId=deduplication_id,
+        )
+
+    def delay(self, receipt_handle: str, seconds: float) -> None:
+        """Hide a received message for that long: its group waits with it, and keeps its order."""
+        self._client.change_message_visibility(
+            QueueUrl=self.url,
+            ReceiptHandle=receipt_handle,
+            VisibilityTimeout=max(0, min(int(seconds), 43_200)),
+        )
+
+
+class S3Bucket:
+    """A bucket."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @property
+    def _client(self) -> "S3Client":
+        return cast("S3Client", client("s3"))
+
+    def put(self, key: str, content: bytes, media_type: str) -> None:
+        self._client.put_object(Bucket=self.name, Key=key, Body=content, ContentType=media_type)
+
+    def get(self, key: str) -> bytes:
+        return self._client.get_object(Bucket=self.name, Key=key)["Body"].read()
+
+    def link(self, key: str, name: str, seconds: int) -> str:
+        safe = "".join(c for c in name if c.isalnum() or c in "._- ") or "file"
+        return self._client.generate_presigned_url(
+            "get_object",
+            Params={
+                "Bucket": self.name,
+                "Key": key,
+                "ResponseContentDisposition": f'attachment; filename="{ascii_only(safe)}"',
+            },
+            ExpiresIn=seconds,
+        )
+
+
+def ascii_only(text: str) -> str:
+    return text.encode("ascii", "replace").decode("ascii").replace("?", "_")

@@ -1,0 +1,99 @@
+"""Who wrote: what evidence links, what it only suggests, and what may be told to whom. Pure.
+
+Verified evidence links by itself. Claimed evidence never links and never discloses. A sender who
+is not proven is known under an address of its own (`unproven:email:li@example.com`), so that a
+forged From never reaches the questions of the mailbox's owner.
+"""
+
+from collections.abc import Sequence
+
+from chalicelib.schema import Address, AddressLink, Conversation, Evidence, Level, Message
+
+UNPROVEN = "unproven:"
+#: The source of a link that an operator made by taking an address away from a contact.
+UNLINKED = "unlinked"
+
+
+def sender(message: Message) -> tuple[Address, Level]:
+    """The address under which the sender is known, and how sure we are of it."""
+    if any(_proves(e, message.address) for e in message.evidence):
+        return message.address, Level.VERIFIED
+    return UNPROVEN + message.address, Level.CLAIMED
+
+
+def _proves(evidence: Evidence, address: Address) -> bool:
+    return evidence.level is Level.VERIFIED and evidence.address == address
+
+
+def own_source(message: Message) -> str:
+    """What says that the sender owns the address written from."""
+    own = [e for e in message.evidence if e.address == message.address]
+    own.sort(key=lambda e: e.level is not Level.VERIFIED)
+    return own[0].source if own else "nothing"
+
+
+def proven_others(message: Message) -> list[Evidence]:
+    """Verified evidence about other addresses; worth nothing from a sender who is not proven."""
+    _, level = sender(message)
+    if level is not Level.VERIFIED:
+        return []
+    others = (e for e in message.evidence if e.address != message.address)
+    return [e for e in others if e.level is Level.VERIFIED]
+
+
+def suggested(message: Message) -> list[Address]:
+    """Addresses that may be the same person: for an agent to decide."""
+    address, level = sender(message)
+    claims = [e.address for e in message.evidence if e.level is Level.CLAIMED]
+    if level is Level.CLAIMED:
+        claims.append(message.address)
+    return [a for a in dict.fromkeys(claims) if a != address]
+
+
+def which_moves(
+    own: AddressLink, others_of_own: Sequence[Address], other: AddressLink,
+    others_of_other: Sequence[Address],
+) -> AddressLink | None:
+    """Of two proven addresses with different contacts, the one to move; None to only suggest.
+
+    An address moves only when it is its contact's single one: contacts with several addresses
+    are people whom we know, and joining two of them is an agent's decision.
+    """
+    if list(others_of_own) == [own.address]:
+        return own
+    if list(others_of_other) == [other.address]:
+        return other
+    return None
+
+
+def were_separated(one: AddressLink, other: AddressLink) -> bool:
+    """Whether an operator took one of them away from the other: evidence does not undo that."""
+    return _left(one, other.contact_id) or _left(other, one.contact_id)
+
+
+def _left(link: AddressLink, contact_id: str) -> bool:
+    before = [e.contact_id for e in link.history]
+    unlinked = [n for n, e in enumerate(link.history) if e.source == UNLINKED]
+    return any(contact_id in before[:n] for n in unlinked)
+
+
+def level_after(address: Address, source: str) -> Level:
+    """How sure we are of an address after it moved: alone again, a claimed one is only claimed."""
+    claimed = source == UNLINKED and address.startswith(UNPROVEN)
+    return Level.CLAIMED if claimed else Level.VERIFIED
+
+
+def may_disclose(conversation: Conversation, address: Address, link: AddressLink | None) -> bool:
+    """Whether what was answered in a conversation may be told to an address.
+
+    To the address that asked, always. To another one only when both are verified and it belongs
+    to the conversation's contact right now.
+    """
+    if address == conversation.asked_by:
+        return True
+    return (
+        link is not None
+        and link.contact_id == conversation.contact_id
+        and link.level is Level.VERIFIED
+        and conversation.asked_by_level is Level.VERIFIED
+    )

@@ -1,0 +1,302 @@
+"""What the core asks of the outside: connectors, helpdesks, and the three AWS services it uses.
+
+A connector or helpdesk is one file of translation. It raises the errors that its method names,
+knows neither store nor web framework, and reads no clock: times come with the request.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import ClassVar, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from chalicelib.errors import SignatureError
+from chalicelib.schema import (
+    Attachment,
+    Channel,
+    Conversation,
+    Kind,
+    Message,
+    Reply,
+    TicketChange,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebhookRequest:
+    """An HTTP request as it arrived: every value of a repeated header or parameter, raw bytes."""
+
+    method: str
+    #: Lower-case names.
+    headers: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    #: Decoded, in the order received where the gateway keeps it.
+    query: Sequence[tuple[str, str]] = ()
+    body: bytes = b""
+    received_at: datetime
+    #: The address that the request came from, for rate limits; never logged.
+    source_ip: str = ""
+
+    def header(self, name: str) -> str:
+        """The one value of a header, or ''. SignatureError when it is repeated."""
+        return _single(self.headers.get(name, ()), f"header {name}")
+
+    def param(self, name: str) -> str:
+        """The one value of a query parameter, or ''. SignatureError when it is repeated."""
+        return _single([v for k, v in self.query if k == name], f"parameter {name}")
+
+
+def _single(values: Sequence[str], what: str) -> str:
+    if len(values) > 1:  # which of them was signed cannot be known
+        raise SignatureError(f"{what} is repeated")
+    return values[0] if values else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebhookResponse:
+    """What the caller gets. An empty body is sent as such."""
+
+    status: int = 200
+    body: str = ""
+    content_type: str = "text/plain; charset=utf-8"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class PluginSettings(BaseModel):
+    """Base of a connector's or helpdesk's settings. Secrets are SecretStr, by reference only."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capabilities:
+    """What a connector can do; printed by `askonce connectors`, and asked before acting."""
+
+    kinds_in: frozenset[Kind]
+    kinds_out: frozenset[Kind]
+    #: Until how long after arrival the HTTP response may carry an answer; None where it cannot.
+    answers_within_seconds: float | None = None
+    #: Sending a message again, after a try whose end we don't know, reaches the customer once.
+    resends_safely: bool = False
+    #: Messages name the messages that they answer.
+    threads: bool = False
+    #: What verified evidence its webhooks can give.
+    evidence: tuple[str, ...] = ()
+
+
+class TokenCache(Protocol):
+    """Access tokens shared by all workers."""
+
+    def get(self, name: str, fetch: Callable[[], tuple[str, float]], *, stale: str = "") -> str:
+        """A token that is valid now and is not `stale`.
+
+        `fetch` gets a new one and its life in seconds; one worker calls it, the others wait.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class InboxContext:
+    """What an inbox's connector knows of its surroundings."""
+
+    name: str
+    #: The address that the provider calls, and signs where it signs addresses.
+    public_url: str
+    tokens: TokenCache
+
+
+class Connector(ABC):
+    """One provider of one channel: its webhooks become Messages, our Messages its API calls."""
+
+    name: ClassVar[str]
+    channel: ClassVar[Channel]
+    settings_model: ClassVar[type[PluginSettings]]
+    capabilities: ClassVar[Capabilities]
+    #: Refused with 413 before anything else looks at it.
+    max_body_bytes: ClassVar[int] = 64 * 1024
+
+    def __init__(self, settings: PluginSettings, context: InboxContext) -> None:
+        self.settings = settings
+        self.context = context
+
+    def handshake(self, request: WebhookRequest) -> WebhookResponse | None:
+        """Answer a set-up probe; None for everything else. SignatureError."""
+        return None
+
+    @abstractmethod
+    def verify(self, request: WebhookRequest) -> None:
+        """Return if the provider sent exactly this, lately. SignatureError, and nothing else."""
+
+    @abstractmethod
+    def parse(self, request: WebhookRequest) -> list[Message]:
+        """The messages in a verified request; [] if it has none. PayloadError, nothing else.
+
+        Pure: no clock, no network, and the same messages each time.
+        """
+
+    @abstractmethod
+    def acknowledge(
+        self, messages: Sequence[Message], answer: Message | None = None
+    ) -> WebhookResponse:
+        """What the provider wants to hear, with `answer` in it where capabilities allow that."""
+
+    @abstractmethod
+    def send(self, message: Message) -> str:
+        """Send; return the provider's id. RetryableError or RejectedError, nothing else."""
+
+    def fetch(self, attachment: Attachment) -> bytes:
+        """The bytes behind `attachment.source`. RetryableError or RejectedError, nothing else."""
+        raise NotImplementedError(f"{self.name} sends its files inline")
+
+    def response_headers(self, request: WebhookRequest) -> Mapping[str, str]:
+        """Headers that every answer to this request needs, refusals too (CORS)."""
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedEntry:
+    """One line of a hosted conversation as the customer sees it; `seq` counts from 1, gap-free."""
+
+    seq: int
+    message: Message
+
+
+class HostedConnector(Connector):
+    """A channel whose conversation we serve ourselves: the customer reads it from us."""
+
+    @abstractmethod
+    def page(self, name: str, request: WebhookRequest) -> WebhookResponse:
+        """A page of the channel's own, such as its script. 404 for a name it does not know."""
+
+    @abstractmethod
+    def reader(self, request: WebhookRequest) -> str:
+        """The address whose conversation this request may read. SignatureError."""
+
+    @abstractmethod
+    def transcript(self, entries: Sequence[FeedEntry], after: int) -> WebhookResponse:
+        """The entries, and where to read on."""
+
+
+class Helpdesk(ABC):
+    """Where agents work: it takes our Messages and gives back Replies.
+
+    Every call carries an idempotency key that is the same however often the step runs: a desk
+    that has no such key must look for its effect before it acts again.
+    """
+
+    name: ClassVar[str]
+    settings_model: ClassVar[type[PluginSettings]]
+    max_body_bytes: ClassVar[int] = 1024 * 1024
+
+    def __init__(self, settings: PluginSettings, name: str) -> None:
+        self.settings = settings
+        #: The configured name: the URL segment of `/replies/{name}`.
+        self.configured_name = name
+
+    @abstractmethod
+    def open_ticket(
+        self, message: Message, conversation: Conversation, *, idempotency_key: str
+    ) -> str:
+        """Open a ticket with the first message; return its id. RetryableError, RejectedError."""
+
+    @abstractmethod
+    def add_comment(
+        self, ticket_id: str, message: Message, conversation: Conversation, *, idempotency_key: str
+    ) -> None:
+        """Add what the customer said, as the customer where the desk can."""
+
+    @abstractmethod
+    def add_note(
+        self, ticket_id: str, text: str, conversation: Conversation, *, idempotency_key: str
+    ) -> None:
+        """Add a remark that only agents see."""
+
+    @abstractmethod
+    def verify(self, request: WebhookRequest) -> None:
+        """Return if the helpdesk sent exactly this, lately. SignatureError, and nothing else."""
+
+    @abstractmethod
+    def parse(self, request: WebhookRequest) -> list[Reply | TicketChange]:
+        """Public replies and state changes; [] for notes and for our own words. PayloadError."""
+
+    def acknowledge(self) -> WebhookResponse:
+        """What the helpdesk wants to hear."""
+        return WebhookResponse()
+
+
+class Table(Protocol):
+    """Versioned documents by two keys: DynamoDB, or a fake in memory."""
+
+    def get(self, pk: str, sk: str) -> "Item | None":
+        """The item as it is now (strongly consistent), expired ones left out."""
+        ...
+
+    def query(
+        self, pk: str, low: str, high: str, *, newest_first: bool = False, limit: int = 100
+    ) -> "list[Item]":
+        """Items of one pk with low <= sk <= high."""
+        ...
+
+    def due(self, bucket: str, until: str, limit: int = 100) -> list[tuple[str, str]]:
+        """Keys in the index of what is due: those of one bucket, up to a time. May lag."""
+        ...
+
+    def thread(self, name: str, limit: int = 500) -> list[tuple[str, str]]:
+        """Keys in the index of threads, in order. May lag."""
+        ...
+
+    def write(self, *writes: "Write") -> None:
+        """All of them or none. Conflict if one's expectation does not hold.
+
+        A lost answer that the SDK retried counts as written: the writer's token tells.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """A document in the table."""
+
+    pk: str
+    sk: str
+    #: JSON text.
+    body: str
+    #: Counts writes; 0 means not stored yet.
+    version: int = 0
+    #: What the stream's filter and the indexes see: `kind`, `due`, `due_at`, `thread`, `thread_at`.
+    index: Mapping[str, str] = field(default_factory=dict)
+    #: Epoch seconds after which the item is gone.
+    expires_at: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Write:
+    """Put an item, or delete it, if its stored version is still `item.version`."""
+
+    item: Item
+    delete: bool = False
+
+
+class Queue(Protocol):
+    """A FIFO queue."""
+
+    def send(self, body: str, *, group: str, deduplication_id: str) -> None:
+        """Append to a group; a repeated deduplication id within five minutes is dropped."""
+        ...
+
+
+class Bucket(Protocol):
+    """Bytes too long for the table."""
+
+    def put(self, key: str, content: bytes, media_type: str) -> None:
+        """Write; writing the same again is harmless."""
+        ...
+
+    def get(self, key: str) -> bytes:
+        """Read."""
+        ...
+
+    def link(self, key: str, name: str, seconds: int) -> str:
+        """A signed address for reading it, valid that long."""
+        ...

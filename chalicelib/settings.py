@@ -1,0 +1,319 @@
+"""askonce.toml and its secrets become validated settings, and inboxes and helpdesks on demand.
+
+A wrong setting is a fault that names it (`inbox "sms-hk": auth_token is missing`), found by
+`faults` all at once, and raised as ConfigurationError on first use of that inbox or helpdesk, so
+that it silences no other.
+
+Secrets are references: `env:NAME`, `ssm:/path` or `secretsmanager:name#key`. They are read once,
+and again after five minutes, so that a rotated secret arrives without a deployment.
+"""
+
+import json
+import os
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from chalicelib.errors import ConfigurationError, NotFoundError
+from chalicelib.policy import Policy, Wording
+from chalicelib.ports import (
+    Connector,
+    Helpdesk,
+    InboxContext,
+    PluginSettings,
+    TokenCache,
+)
+
+SECRETS_MAX_AGE_SECONDS = 300
+CONFIG_ENVIRONMENT = "ASKONCE_CONFIG"
+#: Comma-separated names of the inboxes that this stack serves; unset or `*` serves all.
+INBOXES_ENVIRONMENT = "ASKONCE_INBOXES"
+_REFERENCES = ("env:", "ssm:", "secretsmanager:")
+#: A name is a segment of an address: /webhooks/<name>, /replies/<name>.
+_Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+
+
+class _Plugin(BaseModel):
+    """An inbox or a helpdesk before its connector's own settings are looked at."""
+
+    model_config = ConfigDict(extra="allow")
+    connector: str
+    helpdesk: str | None = None
+
+
+class Document(BaseModel):
+    """askonce.toml as a whole."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    public_url: str = Field(pattern=r"^(https?://[^\s?#]+|env:\w+)$")
+    helpdesk: str
+    inboxes: dict[_Name, dict[str, Any]] = {}
+    helpdesks: dict[_Name, dict[str, Any]] = {}
+    policy: Policy = Policy()
+    wording: Wording = Wording()
+
+
+def default_path() -> Path:
+    """Where the configuration lies: $ASKONCE_CONFIG, else askonce.toml beside app.py."""
+    named = os.environ.get(CONFIG_ENVIRONMENT)
+    return Path(named) if named else Path(__file__).resolve().parent.parent / "askonce.toml"
+
+
+def read(path: Path) -> Document:
+    """The configuration. ConfigurationError with one line per fault."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigurationError(f"{path.name}: there is no such file at {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path.name}: is not valid TOML: {error}") from None
+    try:
+        return Document.model_validate(document)
+    except ValidationError as error:
+        lines = [f"{path.name}: {_place(e)} {_what(e)}" for e in error.errors()]
+        raise ConfigurationError("\n".join(lines)) from None
+
+
+def _place(error: Any) -> str:
+    return ".".join(str(part) for part in error["loc"]) or "the file"
+
+
+#: pydantic's error types in our words.
+_PLAIN = {"missing": "is missing", "extra_forbidden": "is no setting that we know"}
+
+
+def _what(error: Any) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return _PLAIN.get(error["type"], message[:1].lower() + message[1:])
+
+
+class SecretReader:
+    """Reads references. ConfigurationError that names the reference, never the value."""
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        self._environment = environment
+
+    def __call__(self, reference: str) -> str:
+        scheme, _, name = reference.partition(":")
+        try:
+            value = getattr(self, f"_{scheme}")(name)
+        except ConfigurationError:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever the service says, only its kind is shown
+            raise ConfigurationError(
+                f"cannot be read from {reference}: {type(error).__name__}"
+            ) from None
+        if not value:
+            raise ConfigurationError(f"is empty at {reference}")
+        return str(value)
+
+    def _env(self, name: str) -> str:
+        if name not in self._environment:
+            raise ConfigurationError(f"is missing: environment variable {name} is not set")
+        return self._environment[name]
+
+    def _ssm(self, name: str) -> str:
+        from chalicelib.aws import client
+
+        response = client("ssm").get_parameter(Name=name, WithDecryption=True)
+        return str(response["Parameter"]["Value"])
+
+    def _secretsmanager(self, name: str) -> str:
+        from chalicelib.aws import client
+
+        secret, _, key = name.partition("#")
+        text = str(client("secretsmanager").get_secret_value(SecretId=secret)["SecretString"])
+        return str(json.loads(text)[key]) if key else text
+
+
+def resolve_secret(value: Any, reader: Callable[[str], str]) -> Any:
+    """The value with every reference in it, lists included, replaced by what it refers to."""
+    if isinstance(value, str) and value.startswith(_REFERENCES):
+        return reader(value)
+    if isinstance(value, list):
+        return [resolve_secret(v, reader) for v in value]
+    return value
+
+
+P = TypeVar("P", bound=PluginSettings)
+
+
+def plugin_settings(
+    model: type[P], values: Mapping[str, Any], reader: Callable[[str], str]
+) -> P:
+    """Validated settings. ConfigurationError with one line `key fault` per fault."""
+    faults: list[str] = []
+    resolved: dict[str, Any] = {}
+    for key, value in values.items():
+        if _is_secret(model, key) and not _is_reference(value):
+            faults.append(f"{key} must be a reference: env:NAME, ssm:/path, secretsmanager:name#key")
+            continue
+        try:
+            resolved[key] = resolve_secret(value, reader)
+        except ConfigurationError as error:
+            faults.append(f"{key} {error}")
+    try:
+        settings = model.model_validate(resolved)
+    except ValidationError as error:
+        named = {fault.split(" ", 1)[0] for fault in faults}
+        faults += [
+            f"{_place(e)} {_what(e)}" for e in error.errors() if str(e["loc"][0]) not in named
+        ]
+        raise ConfigurationError("\n".join(faults)) from None
+    if faults:
+        raise ConfigurationError("\n".join(faults))
+    return settings
+
+
+def _is_secret(model: type[BaseModel], key: str) -> bool:
+    field = model.model_fields.get(key)
+    return field is not None and _mentions_secret(field.annotation)
+
+
+def _mentions_secret(annotation: Any) -> bool:
+    return annotation is SecretStr or any(_mentions_secret(a) for a in get_args(annotation))
+
+
+def _is_reference(value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(_is_reference(v) for v in value)
+    return isinstance(value, str) and value.startswith(_REFERENCES)
+
+
+T = TypeVar("T")
+
+
+class _Fresh(Generic[T]):
+    """Values made on first use, and again when they are older than secrets may be."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+        self._seconds, self._clock = seconds, clock
+        self._made: dict[str, tuple[float, T]] = {}
+
+    def get(self, name: str, make: Callable[[str], T]) -> T:
+        at, value = self._made.get(name, (float("-inf"), None))
+        if value is None or self._clock() - at > self._seconds:
+            value = make(name)
+            self._made[name] = (self._clock(), value)
+        return value
+
+
+class Deployment:
+    """The configured inboxes and helpdesks, made on first use from what the registry offers."""
+
+    KINDS: ClassVar[Mapping[str, str]] = {"inbox": "inboxes", "helpdesk": "helpdesks"}
+
+    def __init__(  # noqa: PLR0913  # what a deployment is made of, and two seams for tests
+        self,
+        document: Document,
+        connectors: Mapping[str, Callable[[], type[Connector]]],
+        helpdesks: Mapping[str, Callable[[], type[Helpdesk]]],
+        tokens: TokenCache,
+        reader: Callable[[str], str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.document = document
+        self._registry: dict[str, Mapping[str, Callable[[], type[Any]]]] = {
+            "inbox": connectors,
+            "helpdesk": helpdesks,
+        }
+        self._tokens = tokens
+        self._read = reader or SecretReader()
+        self._inboxes = _Fresh[Connector](SECRETS_MAX_AGE_SECONDS, clock)
+        self._helpdesks = _Fresh[Helpdesk](SECRETS_MAX_AGE_SECONDS, clock)
+        served = os.environ.get(INBOXES_ENVIRONMENT, "*")
+        self._served = None if served == "*" else {n.strip() for n in served.split(",")}
+
+    @property
+    def public_url(self) -> str:
+        return str(resolve_secret(self.document.public_url, self._read)).rstrip("/")
+
+    def serves(self, name: str) -> bool:
+        """Whether this stack takes webhooks for an inbox; any stack may send through any."""
+        return name in self.document.inboxes and (self._served is None or name in self._served)
+
+    def inbox(self, name: str) -> Connector:
+        """NotFoundError, or ConfigurationError if its settings are wrong."""
+        if name not in self.document.inboxes:
+            raise NotFoundError(f"no inbox {name}")
+        return self._inboxes.get(name, self._make_inbox)
+
+    def helpdesk(self, name: str) -> Helpdesk:
+        """NotFoundError, or ConfigurationError if its settings are wrong."""
+        if name not in self.document.helpdesks:
+            raise NotFoundError(f"no helpdesk {name}")
+        return self._helpdesks.get(name, self._make_helpdesk)
+
+    def helpdesk_of(self, inbox: str) -> str:
+        """The name of the helpdesk that an inbox feeds."""
+        own = self.document.inboxes.get(inbox, {}).get("helpdesk")
+        return str(own or self.document.helpdesk)
+
+    def faults(self) -> list[str]:
+        """Every fault of every inbox and helpdesk, a line each; [] when all is well."""
+        return [
+            *self._faults_of("inbox", self.document.inboxes, self._make_inbox),
+            *self._faults_of("helpdesk", self.document.helpdesks, self._make_helpdesk),
+            *self._missing_helpdesks(),
+        ]
+
+    def _faults_of(
+        self, kind: str, names: Mapping[str, Any], make: Callable[[str], object]
+    ) -> Iterator[str]:
+        for name in names:
+            try:
+                make(name)
+            except ConfigurationError as error:
+                yield from str(error).splitlines()
+
+    def _missing_helpdesks(self) -> Iterator[str]:
+        wanted = {"": self.document.helpdesk} | {
+            name: str(values["helpdesk"])
+            for name, values in self.document.inboxes.items()
+            if values.get("helpdesk")
+        }
+        for inbox, helpdesk in wanted.items():
+            if helpdesk not in self.document.helpdesks:
+                place = f'inbox "{inbox}": helpdesk' if inbox else "helpdesk"
+                yield f'{place} "{helpdesk}" is not under [helpdesks]'
+
+    def _make_inbox(self, name: str) -> Connector:
+        kind, settings = self._plugin("inbox", name)
+        context = InboxContext(
+            name=name, public_url=f"{self.public_url}/webhooks/{name}", tokens=self._tokens
+        )
+        connector: Connector = kind(settings, context)
+        return connector
+
+    def _make_helpdesk(self, name: str) -> Helpdesk:
+        kind, settings = self._plugin("helpdesk", name)
+        helpdesk: Helpdesk = kind(settings, name)
+        return helpdesk
+
+    def _plugin(self, kind: str, name: str) -> tuple[type[Any], PluginSettings]:
+        """The class and the settings of one configured inbox or helpdesk."""
+        values = getattr(self.document, self.KINDS[kind])[name]
+        label = f'{kind} "{name}"'
+        try:
+            plugin = _Plugin.model_validate(values)
+        except ValidationError as error:
+            lines = [f"{label}: {_place(e)} {_what(e)}" for e in error.errors()]
+            raise ConfigurationError("\n".join(lines)) from None
+        registry = self._registry[kind]
+        if plugin.connector not in registry:
+            known = ", ".join(sorted(registry))
+            raise ConfigurationError(
+                f'{label}: connector "{plugin.connector}" is unknown; there are {known}'
+            )
+        made = registry[plugin.connector]()
+        own = {k: v for k, v in values.items() if k not in ("connector", "helpdesk")}
+        try:
+            return made, plugin_settings(made.settings_model, own, self._read)
+        except ConfigurationError as error:
+            lines = [f"{label}: {line}" for line in str(error).splitlines()]
+            raise ConfigurationError("\n".join(lines)) from None

@@ -1,0 +1,543 @@
+"""Everything we keep: the only module that knows a key, an index or what lies in the bucket.
+
+One table. Each item is a JSON document with a version; a write names the version that it read,
+so that of two writers one wins and the other decides again (`Conflict`).
+
+item          pk                              sk                   found by
+message       MSG#<id>                        MSG                  its id; stream; thread, due
+address       ADDRESS#<address>               LINK                 the address
+contact       CONTACT#<id>                    PROFILE              its id
+conversation  CONTACT#<contact>               CONV#<asked>#<id>    the contact: one query; due
+home          CONV#<id>                       HOME                 a conversation's id
+ticket        TICKET#<helpdesk>#<ticket id>   CONV                 the helpdesk's id
+reference     REF#<hash of inbox, external>   CONV                 an email's In-Reply-To
+feed          FEED#<hash of inbox, address>   <sequence>           a web chat visitor
+token         TOKEN#<name>                    TOKEN                its name
+quarantine    QUARANTINE#<id>                 RAW                  its id; thread
+
+Indexes, both sparse and keys only: `due` (due, due_at) holds what must happen by a time, in eight
+buckets, since one key takes a thousand writes a second; `thread` (thread, thread_at) holds a
+conversation's messages in order. Everything expires by `expires_at`.
+
+Bytes over a few kilobytes lie in the bucket and are written before the item that names them.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+
+from chalicelib.errors import Conflict, RetryableError
+from chalicelib.ports import Bucket, FeedEntry, Item, Queue, Table, Write
+from chalicelib.schema import (
+    AddressLink,
+    Attachment,
+    Contact,
+    Conversation,
+    Direction,
+    Message,
+    Moment,
+    Noun,
+    Ticket,
+    message_id,
+)
+
+N = TypeVar("N", bound=Noun)
+
+#: Longer raw bodies go to the bucket: an item is paid for by the kilobyte, and ends at 400.
+INLINE_RAW_BYTES = 16 * 1024
+STUCK_AFTER = timedelta(minutes=3)
+TICKET_LINK_SECONDS = 7 * 24 * 3600
+_BUCKETS = 8
+_LATEST = 20
+
+
+class Step(StrEnum):
+    """How far a message has come."""
+
+    ACCEPTED = "accepted"
+    RESOLVED = "resolved"
+    #: Could not be sent, and the agents have not been told yet.
+    UNDELIVERED = "undelivered"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Stored(Noun):
+    """A message with how far it has come."""
+
+    message: Message
+    step: Step = Step.ACCEPTED
+    #: Until when one worker has it to itself.
+    claimed_until: Moment | None = None
+    #: By when it should be finished; then the schedule drives it again, ever more rarely.
+    due_at: Moment | None = None
+    drives: int = 0
+    #: What the provider calls a message that we sent.
+    provider_id: str | None = None
+    #: Why it failed, in words for an agent.
+    failure: str | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.step in (Step.DONE, Step.FAILED)
+
+
+class Home(Noun):
+    """Where a conversation lies: it moves with its contact."""
+
+    conversation_id: str
+    contact_id: str
+    asked_at: Moment
+
+
+class TicketHome(Noun):
+    """Which conversation a ticket belongs to."""
+
+    ticket: Ticket
+    conversation_id: str
+
+
+class Reference(Noun):
+    """Which conversation a provider's message id belongs to."""
+
+    inbox: str
+    external_id: str
+    conversation_id: str
+
+
+class Quarantined(Noun):
+    """An authentic request that could not be read."""
+
+    id: str
+    inbox: str
+    reason: str
+    received_at: Moment
+    method: str
+    headers: dict[str, list[str]]
+    query: list[tuple[str, str]]
+    body: bytes | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True)
+class Held(Generic[N]):
+    """A noun as it was read: `version` 0 means that it is new."""
+
+    noun: N
+    version: int = 0
+
+    def change(self, **changes: Any) -> "Held[N]":
+        """The same with other values, to be committed over the version that was read."""
+        return replace(self, noun=self.noun.model_copy(update=changes))
+
+
+@dataclass(frozen=True)
+class History:
+    """A contact and its latest conversations, latest first."""
+
+    contact: Held[Contact]
+    conversations: Sequence[Held[Conversation]]
+
+
+class Store:
+    """Reads and writes nouns; every write is one commit, all or nothing."""
+
+    def __init__(  # noqa: PLR0913  # five collaborators and a number: a holder for them would say less
+        self,
+        table: Table,
+        bucket: Bucket,
+        forward_queue: Queue,
+        deliver_queue: Queue,
+        clock: Callable[[], datetime],
+        retention_days: int = 400,
+    ) -> None:
+        self._table = table
+        self._bucket = bucket
+        self._queues = {Direction.INBOUND: forward_queue, Direction.OUTBOUND: deliver_queue}
+        self._clock = clock
+        self._retention = timedelta(days=retention_days)
+
+    def commit(self, *puts: Held[Any], gone: Iterable[Held[Any]] = ()) -> None:
+        """Write all or nothing. Conflict when one was written since it was read."""
+        deletes = [Write(item=self._item(held), delete=True) for held in gone]
+        self._table.write(*(Write(item=self._item(held)) for held in puts), *deletes)
+
+    # Messages
+
+    def add(self, message: Message) -> tuple[Held[Stored], bool]:
+        """Record a message once. Returns it as stored, and whether it is new.
+
+        One request to the table; none to the bucket unless the message carries long bytes.
+        """
+        held = Held(Stored(message=self.offload(message)))
+        try:
+            self.commit(held)
+        except Conflict as conflict:
+            return _held(Stored, conflict.existing), False
+        return replace(held, version=1), True
+
+    def message(self, message_id: str) -> Held[Stored] | None:
+        return self._get(Stored, f"MSG#{message_id}", "MSG")
+
+    def claim(self, held: Held[Stored], seconds: float) -> Held[Stored] | None:
+        """Have a message to oneself for a while; None if another worker has it, or just took it."""
+        now = self._clock()
+        if held.noun.claimed_until and held.noun.claimed_until > now:
+            return None
+        claimed = held.change(claimed_until=now + timedelta(seconds=seconds))
+        try:
+            self.commit(claimed)
+        except Conflict:
+            return None
+        return replace(claimed, version=held.version + 1)
+
+    def postpone(self, held: Held[Stored]) -> bool:
+        """Note that a stuck message is driven again; False if it moved on by itself."""
+        wait = STUCK_AFTER * 2 ** min(held.noun.drives, 7)
+        later = {"drives": held.noun.drives + 1, "due_at": self._clock() + wait}
+        try:
+            self.commit(held.change(**later))
+        except Conflict:
+            return False
+        return True
+
+    def amend(
+        self, conversation_id: str, change: Callable[[Conversation], Conversation]
+    ) -> Conversation | None:
+        """Change a conversation, whoever else changes it meanwhile; None if it is gone."""
+        while held := self.conversation(conversation_id):
+            changed = change(held.noun)
+            try:
+                if changed != held.noun:
+                    self.commit(Held(changed, held.version))
+            except Conflict:
+                continue
+            return changed
+        return None
+
+    def thread(self, conversation_id: str) -> list[Message]:
+        """A conversation's messages in order. The index may lag by a moment."""
+        found = (self._table.get(*key) for key in self._table.thread(conversation_id))
+        return [_held(Stored, item).noun.message for item in found if item]
+
+    def stuck(self, now: datetime) -> list[str]:
+        """Ids of messages that should be finished by now."""
+        keys = (k for n in range(_BUCKETS) for k in self._table.due(f"message#{n}", _text(now)))
+        return [pk.removeprefix("MSG#") for pk, _ in keys]
+
+    def overdue(self, now: datetime) -> list[Held[Conversation]]:
+        """Conversations whose first reply should have been given by now."""
+        keys = [k for n in range(_BUCKETS) for k in self._table.due(f"reply#{n}", _text(now))]
+        found = [self._get(Conversation, pk, sk) for pk, sk in keys]
+        return [held for held in found if held]
+
+    def enqueue(self, message: Message, *, attempt: str = "") -> None:
+        """Queue a message for its worker, behind the others of its conversation.
+
+        `attempt` tells a later, deliberate try from a repetition, which the queue drops.
+        """
+        self._queues[message.direction].send(
+            json.dumps({"message_id": message.id}),
+            group=message.conversation_id or message.id,
+            deduplication_id=f"{message.id}{attempt}",
+        )
+
+    def enqueue_note(self, stored: Stored, *, attempt: str = "") -> None:
+        """Queue an outbound message for the agents to hear what became of it."""
+        message = stored.message
+        self._queues[Direction.INBOUND].send(
+            json.dumps({"message_id": message.id}),
+            group=message.conversation_id or message.id,
+            deduplication_id=f"{message.id}note{attempt}",
+        )
+
+    # Contacts and conversations
+
+    def link(self, address: str) -> Held[AddressLink] | None:
+        return self._get(AddressLink, f"ADDRESS#{address}", "LINK")
+
+    def history(self, contact_id: str) -> History:
+        """One query, however many questions the contact ever asked."""
+        items = self._table.query(
+            f"CONTACT#{contact_id}", "CONV#", "PROFILE", newest_first=True, limit=_LATEST + 1
+        )
+        contact = next((_held(Contact, i) for i in items if i.sk == "PROFILE"), None)
+        return History(
+            contact=contact or Held(Contact(id=contact_id)),
+            conversations=[_held(Conversation, i) for i in items if i.sk != "PROFILE"],
+        )
+
+    def conversation(self, conversation_id: str) -> Held[Conversation] | None:
+        home = self._get(Home, f"CONV#{conversation_id}", "HOME")
+        if not home:
+            return None
+        return self._get(
+            Conversation, f"CONTACT#{home.noun.contact_id}", _conversation_sk(home.noun)
+        )
+
+    def home(self, conversation_id: str) -> Held[Home] | None:
+        return self._get(Home, f"CONV#{conversation_id}", "HOME")
+
+    def conversation_of_ticket(self, ticket: Ticket) -> str | None:
+        found = self._get(TicketHome, f"TICKET#{ticket.helpdesk}#{ticket.id}", "CONV")
+        return found.noun.conversation_id if found else None
+
+    def conversation_of_reference(self, inbox: str, external_ids: Iterable[str]) -> str | None:
+        """The conversation of the first id that we know; looks at the nearest five."""
+        for external_id in list(external_ids)[:5]:
+            pk = f"REF#{message_id(inbox, external_id)}"
+            if found := self._get(Reference, pk, "CONV"):
+                return found.noun.conversation_id
+        return None
+
+    def remember(self, *nouns: Noun) -> None:
+        """Write each unless it is there already: for pointers, of which the first one holds."""
+        for noun in nouns:
+            try:
+                self.commit(Held(noun))
+            except Conflict:
+                continue
+
+    # Feed: what a web chat visitor reads
+
+    def feed_append(self, message: Message) -> int:
+        """Append once; return the sequence number. Safe to repeat, and from two places at once."""
+        pk = _feed_pk(message)
+        while True:
+            last = 0
+            for item in self._table.query(pk, "0", "~", newest_first=True, limit=50):
+                last = last or int(item.sk)
+                if Message.model_validate_json(item.body).id == message.id:
+                    return int(item.sk)
+            try:
+                self._table.write(Write(item=self._new(pk, f"{last + 1:012d}", message)))
+            except Conflict:
+                continue  # somebody took that number: look again
+            return last + 1
+
+    def feed_after(self, inbox: str, address: str, seq: int) -> list[FeedEntry]:
+        pk = f"FEED#{message_id(inbox, address)}"
+        items = self._table.query(pk, f"{seq + 1:012d}", "~", limit=100)
+        return [
+            FeedEntry(seq=int(i.sk), message=Message.model_validate_json(i.body)) for i in items
+        ]
+
+    # Quarantine
+
+    def quarantine(self, held: Quarantined) -> bool:
+        """Keep a request that could not be read; False if it is there already."""
+        body = held.body or b""
+        if len(body) > INLINE_RAW_BYTES:
+            key = f"quarantine/{held.id}"
+            self._bucket.put(key, body, "application/octet-stream")
+            held = held.model_copy(update={"body": None, "key": key})
+        try:
+            self.commit(Held(held))
+        except Conflict:
+            return False
+        return True
+
+    def quarantined(self, quarantine_id: str) -> Quarantined | None:
+        """One, with its body."""
+        held = self._get(Quarantined, f"QUARANTINE#{quarantine_id}", "RAW")
+        if held and held.noun.key:
+            return held.noun.model_copy(update={"body": self._bucket.get(held.noun.key)})
+        return held.noun if held else None
+
+    def all_quarantined(self) -> list[Quarantined]:
+        """Oldest first, without bodies that lie in the bucket."""
+        found = (self._table.get(*key) for key in self._table.thread("QUARANTINE"))
+        return [_held(Quarantined, item).noun for item in found if item]
+
+    def release(self, quarantine_id: str) -> None:
+        """Forget one that has been read after all."""
+        held = self._get(Quarantined, f"QUARANTINE#{quarantine_id}", "RAW")
+        if held:
+            self.commit(gone=[held])
+
+    # Bytes
+
+    def offload(self, message: Message) -> Message:
+        """The message with its bytes in the bucket, by reference. Safe to repeat."""
+        attachments = tuple(
+            self.keep(message, n, a) if a.content is not None and not a.key else a
+            for n, a in enumerate(message.attachments)
+        )
+        raw = message.raw
+        if raw and raw.content is not None and len(raw.content) > INLINE_RAW_BYTES:
+            key = f"raw/{message.id}"
+            self._bucket.put(key, raw.content, raw.media_type)
+            raw = raw.model_copy(update={"content": None, "key": key})
+        return message.model_copy(update={"attachments": attachments, "raw": raw})
+
+    def keep(self, message: Message, number: int, attachment: Attachment) -> Attachment:
+        """Put an attachment's bytes in the bucket; return it with its key, size and digest."""
+        content = attachment.content or b""
+        digest = hashlib.sha256(content).hexdigest()
+        key = f"attachments/{message.id}/{number}-{digest[:16]}"
+        self._bucket.put(key, content, attachment.media_type)
+        return attachment.model_copy(
+            update={"key": key, "sha256": digest, "size_bytes": len(content)}
+        )
+
+    def load(self, attachment: Attachment) -> Attachment:
+        """The attachment with its bytes in memory, and a signed link to them."""
+        if not attachment.key:
+            return attachment
+        return attachment.model_copy(
+            update={
+                "content": self._bucket.get(attachment.key),
+                "url": self._bucket.link(attachment.key, attachment.name, TICKET_LINK_SECONDS),
+            }
+        )
+
+    # Keys
+
+    def _get(self, kind: type[N], pk: str, sk: str) -> Held[N] | None:
+        item = self._table.get(pk, sk)
+        return _held(kind, item) if item else None
+
+    def _item(self, held: Held[Any]) -> Item:
+        """Where a noun lies, and which indexes see it."""
+        match held.noun:
+            case Stored() as stored:
+                item = self._new(f"MSG#{stored.message.id}", "MSG", stored, _message_index(stored))
+            case Conversation() as conversation:
+                item = self._new(
+                    f"CONTACT#{conversation.contact_id}",
+                    _conversation_sk(conversation),
+                    conversation,
+                    _conversation_index(conversation),
+                )
+            case Contact() as contact:
+                item = self._new(f"CONTACT#{contact.id}", "PROFILE", contact)
+            case AddressLink() as link:
+                item = self._new(f"ADDRESS#{link.address}", "LINK", link)
+            case Home() as home:
+                item = self._new(f"CONV#{home.conversation_id}", "HOME", home)
+            case TicketHome(ticket=ticket):
+                item = self._new(f"TICKET#{ticket.helpdesk}#{ticket.id}", "CONV", held.noun)
+            case Reference(inbox=inbox, external_id=external_id):
+                item = self._new(f"REF#{message_id(inbox, external_id)}", "CONV", held.noun)
+            case Quarantined() as quarantined:
+                index = {"thread": "QUARANTINE", "thread_at": _text(quarantined.received_at)}
+                item = self._new(f"QUARANTINE#{quarantined.id}", "RAW", quarantined, index)
+            case _:
+                raise TypeError(f"no place for a {type(held.noun).__name__}")
+        return replace(item, version=held.version)
+
+    def _new(self, pk: str, sk: str, noun: Noun, index: dict[str, str] | None = None) -> Item:
+        return Item(
+            pk=pk,
+            sk=sk,
+            body=noun.model_dump_json(exclude_defaults=True),
+            index=index or {},
+            expires_at=int((self._clock() + self._retention).timestamp()),
+        )
+
+
+def _held(kind: type[N], item: Item) -> Held[N]:
+    return Held(kind.model_validate_json(item.body), item.version)
+
+
+def _text(moment: datetime) -> str:
+    """Sorts as text in the order of time: always UTC, always microseconds."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _conversation_sk(conversation: Conversation | Home) -> str:
+    identity = conversation.id if isinstance(conversation, Conversation) else (
+        conversation.conversation_id
+    )
+    return f"CONV#{_text(conversation.asked_at)}#{identity}"
+
+
+def _message_index(stored: Stored) -> dict[str, str]:
+    message = stored.message
+    index = {"kind": "message"}
+    if message.conversation_id:
+        index |= {
+            "thread": message.conversation_id,
+            "thread_at": f"{_text(message.received_at)}#{message.id}",
+        }
+    if not stored.finished:
+        index |= {
+            "due": f"message#{_bucket(message.id)}",
+            "due_at": _text(stored.due_at or message.received_at + STUCK_AFTER),
+        }
+    return index
+
+
+def _conversation_index(conversation: Conversation) -> dict[str, str]:
+    due_at = conversation.first_reply_due_at
+    if not due_at:
+        return {}
+    return {"due": f"reply#{_bucket(conversation.id)}", "due_at": _text(due_at)}
+
+
+def _bucket(identity: str) -> int:
+    return sum(identity.encode()) % _BUCKETS
+
+
+def _feed_pk(message: Message) -> str:
+    return f"FEED#{message_id(message.inbox, message.address)}"
+
+
+class StoredTokens:
+    """Access tokens in the table: one worker fetches, under a lease, and all use the result."""
+
+    LEASE_SECONDS = 10.0
+
+    def __init__(self, table: Table, clock: Callable[[], datetime], pause: Callable[[float], None]):
+        self._table = table
+        self._clock = clock
+        self._pause = pause
+
+    def get(self, name: str, fetch: Callable[[], tuple[str, float]], *, stale: str = "") -> str:
+        for _ in range(20):
+            item = self._table.get(f"TOKEN#{name}", "TOKEN")
+            held = json.loads(item.body) if item else {}
+            now = self._clock().timestamp()
+            if held.get("expires_at", 0) > now and held["token"] != stale:
+                return str(held["token"])
+            if held.get("lease_until", 0) > now or not self._lease(name, item, held, now):
+                self._pause(0.25)
+                continue
+            return self._refresh(name, fetch)
+        raise RetryableError("another worker is fetching a new access token")
+
+    def _lease(self, name: str, item: Item | None, held: dict[str, Any], now: float) -> bool:
+        try:
+            self._put(name, item, held | {"lease_until": now + self.LEASE_SECONDS})
+        except Conflict:
+            return False
+        return True
+
+    def _refresh(self, name: str, fetch: Callable[[], tuple[str, float]]) -> str:
+        token, seconds = fetch()
+        item = self._table.get(f"TOKEN#{name}", "TOKEN")
+        # A minute early: a token that ends on its way is worse than one fetched too soon.
+        expires_at = self._clock().timestamp() + max(seconds - 60, seconds / 2)
+        try:
+            self._put(name, item, {"token": token, "expires_at": expires_at})
+        except Conflict:
+            pass  # our lease ran out and somebody else's token is as good
+        return token
+
+    def _put(self, name: str, item: Item | None, body: dict[str, Any]) -> None:
+        expires_at = int(self._clock().timestamp()) + 7 * 24 * 3600
+        self._table.write(
+            Write(
+                item=Item(
+                    pk=f"TOKEN#{name}",
+                    sk="TOKEN",
+                    body=json.dumps(body),
+                    version=item.version if item else 0,
+                    expires_at=expires_at,
+                )
+            )
+        )

@@ -1,0 +1,127 @@
+"""The local world's own helpdesk (infra/local/sandbox.py): a small REST desk with a page.
+
+    POST /api/tickets                      Idempotency-Key   -> {"id": "T1"}
+    POST /api/tickets/<id>/comments|notes  Idempotency-Key
+
+It sends replies back signed as Standard Webhooks.
+"""
+
+import base64
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from chalicelib.errors import PayloadError
+from chalicelib.ports import Helpdesk, PluginSettings, WebhookRequest
+from chalicelib.schema import Conversation, Message, Moment, Reply, TicketChange
+from connectors import http
+from connectors.signing import Secrets, StandardWebhook, values
+
+
+class SandboxSettings(PluginSettings):
+    """[helpdesks.<name>] connector = "sandbox" """
+
+    url: str = Field(pattern=r"^(https?://|env:)")
+    secret: Secrets
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+    type: Literal["reply", "note", "closed", "reopened"]
+    ticket: str
+    id: str
+    text: str = ""
+    agent: str = ""
+    at: Moment
+
+
+class Sandbox(Helpdesk):
+    """The desk on the local page."""
+
+    name = "sandbox"
+    settings_model = SandboxSettings
+
+    settings: SandboxSettings
+
+    def __init__(self, settings: SandboxSettings, name: str) -> None:
+        super().__init__(settings, name)
+        self._signature = StandardWebhook(settings.secret)
+
+    def open_ticket(
+        self, message: Message, conversation: Conversation, *, idempotency_key: str
+    ) -> str:
+        ticket = {
+            "reference": conversation.reference,
+            "contact": conversation.contact_id,
+            "category": conversation.category,
+            "priority": conversation.priority.value,
+            "message": _message(message),
+        }
+        return str(self._post("/api/tickets", ticket, idempotency_key)["id"])
+
+    def add_comment(
+        self, ticket_id: str, message: Message, conversation: Conversation, *, idempotency_key: str
+    ) -> None:
+        comment = {"message": _message(message), "priority": conversation.priority.value}
+        self._post(f"/api/tickets/{ticket_id}/comments", comment, idempotency_key)
+
+    def add_note(
+        self, ticket_id: str, text: str, conversation: Conversation, *, idempotency_key: str
+    ) -> None:
+        note = {"text": text, "priority": conversation.priority.value}
+        self._post(f"/api/tickets/{ticket_id}/notes", note, idempotency_key)
+
+    def _post(self, path: str, body: dict[str, Any], key: str) -> Any:
+        return http.call(
+            "POST",
+            self.settings.url.rstrip("/") + path,
+            headers={
+                "Idempotency-Key": key,
+                "Authorization": f"Bearer {values(self.settings.secret)[0]}",
+            },
+            json=body,
+            repeatable=True,
+        ).json()
+
+    def verify(self, request: WebhookRequest) -> None:
+        self._signature.verify(request)
+
+    def parse(self, request: WebhookRequest) -> list[Reply | TicketChange]:
+        try:
+            event = _Event.model_validate_json(request.body)
+        except ValidationError as error:
+            raise PayloadError(f"the event is malformed: {error.errors()[0]['loc']}") from None
+        if event.type == "note":
+            return []
+        if event.type == "reply":
+            if not event.text.strip():
+                raise PayloadError("the reply is empty")
+            return [
+                Reply(
+                    ticket_id=event.ticket,
+                    external_id=event.id,
+                    text=event.text,
+                    author=event.agent,
+                    sent_at=event.at,
+                )
+            ]
+        state: Literal["open", "closed"] = "closed" if event.type == "closed" else "open"
+        return [
+            TicketChange(ticket_id=event.ticket, external_id=event.id, state=state, at=event.at)
+        ]
+
+
+def _message(message: Message) -> dict[str, Any]:
+    """The message with its files inline: the desk keeps its own copy."""
+    told = message.model_dump(mode="json", exclude={"raw", "attachments"})
+    told["files"] = [
+        {
+            "name": a.name,
+            "media_type": a.media_type,
+            "transcript": a.transcript,
+            "unavailable": a.unavailable,
+            "content": base64.b64encode(a.content).decode("ascii") if a.content else None,
+        }
+        for a in message.attachments
+    ]
+    return told

@@ -1,0 +1,445 @@
+"""Mail: one reader for every source, one writer for every way out.
+
+RFC 5322, 2045-2047, 2231, 3676, 3834. Real mail breaks all of them, so nothing here trusts a
+label: charsets are tried, headers are decoded by hand, and the standard library's parser (with its
+old policy: the new one is seven times slower and raises on crafted headers) sees only mail that
+passed the caps.
+"""
+
+import email
+import re
+import unicodedata
+from base64 import b64decode
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email import policy
+from email.message import EmailMessage, Message
+from email.utils import formatdate, getaddresses, parsedate_to_datetime
+from html import unescape
+
+from chalicelib.errors import PayloadError, RejectedError
+from chalicelib.schema import Attachment
+
+MAX_BYTES = 10 * 1024 * 1024
+MAX_HEADER_BYTES = 64 * 1024
+MAX_PARTS = 200
+MAX_MULTIPARTS = 20
+MAX_TEXT = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Mail:
+    """What one mail says."""
+
+    message_id: str
+    sender: str
+    sender_name: str
+    #: There is exactly one author: only then may the address count as evidence.
+    one_author: bool
+    recipients: tuple[str, ...]
+    subject: str
+    sent_at: datetime | None
+    #: What was written now: without quoted history and signature.
+    text: str
+    #: The whole text, as sent.
+    full_text: str
+    references: tuple[str, ...]
+    attachments: tuple[Attachment, ...]
+    automatic: bool
+
+
+def read(raw: bytes) -> Mail:
+    """The mail in these bytes. PayloadError, and nothing else."""
+    _demand_caps(raw)
+    try:
+        return _read(email.message_from_bytes(raw, policy=policy.compat32))
+    except (RecursionError, LookupError, ValueError, TypeError, AttributeError) as error:
+        raise PayloadError(f"the mail cannot be read: {type(error).__name__}") from error
+
+
+def _demand_caps(raw: bytes) -> None:
+    if len(raw) > MAX_BYTES:
+        raise PayloadError(f"the mail is over {MAX_BYTES} bytes")
+    header = re.split(rb"\r?\n\r?\n", raw[: MAX_HEADER_BYTES + 4], maxsplit=1)[0]
+    if len(header) > MAX_HEADER_BYTES:
+        raise PayloadError("the mail's header is too long")
+    lowered = raw.lower()
+    if lowered.count(b"content-type:") > MAX_PARTS or lowered.count(b"multipart/") > MAX_MULTIPARTS:
+        raise PayloadError("the mail has too many parts")
+
+
+def _read(mail: Message) -> Mail:
+    authors = _addresses(_all(mail, "from"))
+    sender = authors[0] if authors else ("", "")
+    if "@" not in sender[1]:
+        raise PayloadError("the mail has no author's address")
+    full_text = _text(mail)
+    return Mail(
+        message_id=next(iter(_ids(_one(mail, "message-id"))), ""),
+        sender=sender[1],
+        sender_name=sender[0],
+        one_author=len(authors) == 1 and len(_all(mail, "from")) == 1,
+        recipients=tuple(a for _, a in _addresses(_all(mail, "to") + _all(mail, "cc"))),
+        subject=header_text(_one(mail, "subject")),
+        sent_at=_date(_one(mail, "date")),
+        text=without_history(full_text),
+        full_text=full_text,
+        references=tuple(_references(mail)),
+        attachments=tuple(_attachments(mail)),
+        automatic=is_automatic(mail),
+    )
+
+
+# Headers
+
+
+def _all(mail: Message, name: str) -> list[str]:
+    """Every value of a header as it arrived; `Message.get` mangles raw 8-bit bytes."""
+    return [str(value) for key, value in mail.raw_items() if key.lower() == name]
+
+
+def _one(mail: Message, name: str) -> str:
+    return next(iter(_all(mail, name)), "")
+
+
+_WORD = re.compile(r"=\?([^?\s]{1,40})\?([bq])\?([^?\s]*)\?=", re.IGNORECASE)
+_BETWEEN_WORDS = re.compile(r"(\?=)\s+(?==\?)")
+
+
+def header_text(raw: str) -> str:
+    """A header as readable text on one line: encoded words and raw 8-bit bytes decoded.
+
+    Adjacent words of one charset are joined before decoding, since some mailers cut inside a
+    character (RFC 2047 forbids it). No control characters are left: a decoded line feed in a
+    subject would become a header of its own in the answer.
+    """
+    if any("\udc80" <= c <= "\udcff" for c in raw):
+        raw = decode(raw.encode("utf-8", "surrogateescape"), "")
+    raw = _BETWEEN_WORDS.sub(r"\1", raw)
+    out: list[str] = []
+    pending: tuple[str, bytes] | None = None
+    at = 0
+    for match in _WORD.finditer(raw):
+        plain = raw[at : match.start()]
+        charset, content = match[1].split("*")[0].lower(), _unword(match[2], match[3])
+        if pending and (plain or pending[0] != charset):
+            out.append(decode(pending[1], pending[0]))
+            pending = None
+        out.append(plain)
+        pending = (charset, (pending[1] if pending else b"") + content)
+        at = match.end()
+    if pending:
+        out.append(decode(pending[1], pending[0]))
+    out.append(raw[at:])
+    return clean_line("".join(out))
+
+
+def _unword(encoding: str, content: str) -> bytes:
+    if encoding.lower() == "b":
+        padded = content + "=" * (-len(content) % 4)
+        try:
+            return b64decode(padded)
+        except ValueError:
+            return content.encode("ascii", "replace")
+    spaced = content.replace("_", " ").encode("ascii", "replace")
+    return re.sub(rb"=([0-9a-fA-F]{2})", lambda m: bytes([int(m[1], 16)]), spaced)
+
+
+def clean_line(text: str) -> str:
+    """One line without control, formatting and bidirectional override characters."""
+    kept = (c if unicodedata.category(c) not in ("Cc", "Cf", "Cs") else " " for c in text)
+    return re.sub(r"\s+", " ", "".join(kept)).strip()
+
+
+def _addresses(values: Sequence[str]) -> list[tuple[str, str]]:
+    """(name, lower-case address) of each; what is no plain address is left out."""
+    found = getaddresses([value[:8192] for value in values])
+    return [(header_text(n), a.lower()) for n, a in found if _PLAIN_ADDRESS.fullmatch(a)]
+
+
+#: Nothing that a parser may take for an end: `alice@a.example)bob@b.example` (CVE-2023-27043).
+_PLAIN_ADDRESS = re.compile(r"[^\s@<>()\[\],;:\\\"]{1,64}@[^\s@<>()\[\],;:\\\"]{1,255}")
+
+
+def _ids(value: str) -> list[str]:
+    return re.findall(r"<[^<>\s]{1,500}>", value[:8192])
+
+
+def _references(mail: Message) -> Iterable[str]:
+    """What the mail answers, nearest first."""
+    nearest = [*_ids(_one(mail, "in-reply-to"))[:1], *reversed(_ids(_one(mail, "references")))]
+    return dict.fromkeys(nearest[:20])
+
+
+def _date(value: str) -> datetime | None:
+    try:
+        at = parsedate_to_datetime(value)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
+    except (TypeError, ValueError, OverflowError, IndexError):
+        return None
+
+
+#: https://www.rfc-editor.org/rfc/rfc3834 and what mailers do instead.
+_AUTOMATIC_HEADERS = ("X-Autoreply", "X-Autorespond", "X-Auto-Reply", "List-Id", "List-Unsubscribe")
+_AUTOMATIC_SENDERS = re.compile(r"(?:mailer-daemon|postmaster|no-?reply|do-?not-?reply)[@+.-]", re.I)
+
+
+def is_automatic(mail: Message) -> bool:
+    """Sent by a machine: never answered by one."""
+    submitted = _one(mail, "auto-submitted").split(";")[0].strip().lower()
+    precedence = _one(mail, "precedence").strip().lower()
+    suppress = _one(mail, "x-auto-response-suppress").strip().lower()
+    return (
+        submitted not in ("", "no")
+        or precedence in ("bulk", "list", "junk", "auto_reply")
+        or suppress not in ("", "none")
+        or any(name in mail for name in _AUTOMATIC_HEADERS)
+        or _one(mail, "return-path").strip() == "<>"
+        or mail.get_content_type() == "multipart/report"
+        or bool(_AUTOMATIC_SENDERS.search(_one(mail, "from")))
+    )
+
+
+# Charsets
+
+
+_ALIASES = {
+    **dict.fromkeys(("gb2312", "gbk", "cp936", "x-gbk", "gb_2312-80", "gb18030"), "gb18030"),
+    "cp-850": "cp850", "unicode-1-1-utf-7": "utf-7", "x-sjis": "cp932", "shift_jis": "cp932",
+    "ks_c_5601-1987": "cp949", "euc-kr": "cp949", "iso-8859-1": "cp1252", "us-ascii": "utf-8",
+    "ascii": "utf-8",
+}  # fmt: skip
+_AFTER = {"big5": ("big5", "big5hkscs", "cp950"), "iso-2022-jp": ("iso-2022-jp", "iso2022_jp_3")}
+
+
+def decode(content: bytes, declared: str) -> str:
+    """Bytes as text, whatever the label says: declared, then UTF-8, then GB 18030, then a guess."""
+    name = declared.strip().strip("\"'").lower()
+    name = _ALIASES.get(name, name)
+    own = _AFTER.get(name, (name,)) if name else ()
+    for charset in (*own, "utf-8", "gb18030"):
+        try:
+            return content.decode(charset)
+        except (LookupError, ValueError):
+            continue
+    from charset_normalizer import from_bytes
+
+    best = from_bytes(content).best()
+    return str(best) if best else content.decode("utf-8", "replace")
+
+
+# Bodies
+
+
+def _text(mail: Message) -> str:
+    """All plain parts in order; if there are none, what the HTML says."""
+    plain, html = [], []
+    for part in _leaves(mail):
+        if _is_attachment(part):
+            continue
+        if part.get_content_type() == "text/plain":
+            plain.append(_flowed(part, _content(part)))
+        elif part.get_content_type() == "text/html":
+            html.append(_content(part))
+    text = "\n".join(p.strip("\n") for p in plain if p.strip())
+    if not text:
+        text = "\n".join(html_text(h) for h in html)
+    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")[:MAX_TEXT].strip()
+
+
+def _leaves(mail: Message) -> Iterable[Message]:
+    """Every part that is no container; a forwarded mail is one leaf: its text is not this mail's."""
+    waiting = [mail]
+    while waiting:
+        part = waiting.pop(0)
+        if part.get_content_maintype() == "multipart" and part.is_multipart():
+            waiting = [p for p in part.get_payload() if isinstance(p, Message)] + waiting
+        else:
+            yield part
+
+
+def _content(part: Message) -> str:
+    payload = part.get_payload(decode=True)
+    charset = str(part.get_param("charset") or "")
+    return decode(payload if isinstance(payload, bytes) else b"", charset)
+
+
+def _is_attachment(part: Message) -> bool:
+    disposition = str(part.get("Content-Disposition", "")).strip().lower()
+    is_text = part.get_content_type() in ("text/plain", "text/html")
+    return disposition.startswith("attachment") or not is_text or bool(part.get_filename())
+
+
+def _flowed(part: Message, text: str) -> str:
+    """format=flowed undone (RFC 3676): soft breaks joined, stuffing removed, quotes kept apart."""
+    if str(part.get_param("format") or "").lower() != "flowed":
+        return text
+    joint = "" if str(part.get_param("delsp") or "").lower() == "yes" else " "
+    lines: list[str] = []
+    soft = False
+    for line in text.replace("\r\n", "\n").split("\n"):
+        bare = line.removeprefix(" ") if not line.startswith(">") else line
+        if soft and not bare.startswith(">"):
+            lines[-1] += joint + bare.rstrip(" ") if bare else ""
+        else:
+            lines.append(bare if bare == "-- " else bare.rstrip(" "))
+        soft = bare.endswith(" ") and bare != "-- " and not bare.startswith(">")
+    return "\n".join(lines)
+
+
+_BREAKS = re.compile(r"(?i)<(?:br|/p|/div|/tr|/li|/h[1-6]|/blockquote)\b[^>]*>")
+
+
+def html_text(html: str) -> str:
+    """What a reader of the HTML sees, as lines of text."""
+    import nh3
+
+    broken = _BREAKS.sub("\n", html[: MAX_TEXT * 8].replace("\n", " ").replace("\r", " "))
+    bare = nh3.clean(broken, tags=set(), clean_content_tags={"script", "style", "title"})
+    lines = (re.sub(r"[ \t\u00a0]+", " ", line).strip() for line in unescape(bare).split("\n"))
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+
+
+# History
+
+
+_HISTORY_LINES = [
+    re.compile(p, re.I)
+    for p in (
+        r"-{2,}\s*(?:原始邮件|原始郵件|回复的原邮件|original(?: message)?|forwarded message)\s*-{2,}",
+        r"(?:> ?)?[在於于]?\s*\d{4}[-年/].{4,120}(?:写道|寫道)\s*[:：]",
+        r".{0,120}<[^<>\s]{3,120}@[^<>\s]{3,120}>.{0,80}(?:写道|寫道|wrote)\s*[:：]",
+        r"(?:> ?)?(?:on|at) .{6,200}wrote\s*:",
+        r"[_-]{20,}",
+    )
+]
+_LABEL = re.compile(
+    r"[*\s|]*(?:发件人|寄件者|寄件人|from|发送时间|发送日期|寄件日期|日期|sent|date|收件人|收件者|to|抄送|cc"
+    r"|主\s?题|主旨|subject)[*\s|]*[:：|]",
+    re.I,
+)
+_SIGNATURE_LINE = re.compile(r"-- |发自我的.{0,20}|sent from my .{0,30}|获取 ?outlook for .{0,20}|get outlook for .{0,20}", re.I)
+
+
+def without_history(text: str) -> str:
+    """What was written now: the quoted history cut off, interleaved answers kept.
+
+    Looks at line starts only, so it takes time in proportion to the text. Never empty for a text
+    that is not.
+    """
+    lines = text.split("\n")[:2000]
+    end = next((n for n in range(len(lines)) if _begins_history(lines, n)), len(lines))
+    below = [line for line in lines[end + 1 :] if line.strip()]
+    quoted_below = [line.startswith(">") for line in below]
+    interleaved = bool(below) and any(quoted_below) and not all(quoted_below)
+    kept = lines if interleaved else lines[:end]
+    while kept and (not kept[-1].strip() or kept[-1].startswith(">")):
+        kept = kept[:-1]
+    cut = next((n for n, line in enumerate(kept) if _SIGNATURE_LINE.fullmatch(line)), len(kept))
+    own = "\n".join(kept[:cut]).strip()
+    return own or text.strip()
+
+
+def _begins_history(lines: Sequence[str], n: int) -> bool:
+    line = lines[n].strip()[:400]
+    if any(p.fullmatch(line) for p in _HISTORY_LINES):
+        return True
+    joined = f"{line} {lines[n + 1].strip()[:200]}" if n + 1 < len(lines) else line
+    if line.lower().startswith(("on ", "> on ")) and _HISTORY_LINES[3].fullmatch(joined):
+        return True
+    labels = [bool(_LABEL.match(each[:200])) for each in lines[n : n + 4]]
+    return len(labels) >= 3 and labels[0] and sum(labels) >= 3
+
+
+# Attachments
+
+
+def _attachments(mail: Message) -> Iterable[Attachment]:
+    for part in _leaves(mail):
+        if not _is_attachment(part):
+            continue
+        if part.get_content_maintype() == "message":
+            content = b"".join(p.as_bytes() for p in part.get_payload() if isinstance(p, Message))
+        else:
+            payload = part.get_payload(decode=True)
+            content = payload if isinstance(payload, bytes) else b""
+        yield Attachment(
+            name=_file_name(part),
+            media_type=part.get_content_type(),
+            size_bytes=len(content),
+            content=content,
+        )
+
+
+def _file_name(part: Message) -> str:
+    """The name, decoded, without any path or trick; '' if there is none."""
+    try:
+        name = part.get_filename() or ""
+    except (LookupError, ValueError, TypeError):
+        name = ""
+    return safe_name(header_text(name))
+
+
+def safe_name(name: str) -> str:
+    """A file name that names a file and nothing else."""
+    bare = re.split(r"[/\\]", clean_line(name))[-1].lstrip(". ")
+    return unicodedata.normalize("NFC", bare)[:200]
+
+
+# Out
+
+
+def write(  # noqa: PLR0913  # a mail has that many parts
+    *,
+    sender: str,
+    sender_name: str,
+    to: str,
+    subject: str,
+    text: str,
+    message_id: str,
+    references: Sequence[str],
+    sent_at: datetime,
+    automatic: bool,
+    attachments: Sequence[Attachment] = (),
+) -> EmailMessage:
+    """A mail, ready to be sent. RejectedError if it would say anything else than it should.
+
+    Python before 3.11.10 lets an encoded word with a line feed become a header of its own
+    (CVE-2024-6923), so every mail is read again and its headers are counted.
+    """
+    mail = EmailMessage(policy=policy.SMTP)
+    name = _harmless(sender_name)
+    mail["From"] = f'"{name}" <{sender}>' if name else sender
+    mail["To"] = _harmless(to)
+    mail["Subject"] = _harmless(subject)
+    mail["Date"] = formatdate(sent_at.timestamp(), usegmt=True)
+    mail["Message-ID"] = message_id
+    ids = [r for r in references if re.fullmatch(r"<[!-~]{1,500}>", r)]
+    if ids:
+        mail["In-Reply-To"] = ids[0]
+        mail["References"] = " ".join(reversed(ids[:20]))
+    if automatic:
+        mail["Auto-Submitted"] = "auto-replied"
+        mail["X-Auto-Response-Suppress"] = "All"
+    mail.set_content(text, cte="base64" if not text.isascii() else None)
+    for attachment in attachments:
+        main, _, sub = attachment.media_type.partition("/")
+        mail.add_attachment(
+            attachment.content or b"",
+            maintype=main or "application",
+            subtype=sub or "octet-stream",
+            filename=safe_name(attachment.name) or "file",
+        )
+    _demand_same_headers(mail)
+    return mail
+
+
+def _harmless(text: str) -> str:
+    return clean_line(text).replace("=?", "= ?").replace('"', "'")
+
+
+def _demand_same_headers(mail: EmailMessage) -> None:
+    again = email.message_from_bytes(mail.as_bytes(), policy=policy.compat32)
+    if sorted(k.lower() for k in again) != sorted(k.lower() for k in mail):
+        raise RejectedError("the mail's headers cannot be written safely")

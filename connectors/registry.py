@@ -1,0 +1,33 @@
+"""Which connectors and helpdesks there are: one line each, imported when one is first used.
+
+The key is the module's name, the class's `name`, and the folder of its samples. Being here is
+being tested (tests/test_conformance.py).
+"""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any, cast
+
+from chalicelib.ports import Connector, Helpdesk
+
+_CONNECTORS = {
+    "email_mime": "EmailMime",
+    "sms_twilio": "TwilioSms",
+    "webchat": "WebChat",
+    "wechat": "WeChat",
+}
+_HELPDESKS = {
+    "sandbox": "Sandbox",
+    "webhook": "WebhookDesk",
+}
+
+
+def _lazily(package: str, classes: Mapping[str, str]) -> dict[str, Callable[[], Any]]:
+    def load(module: str, name: str) -> Any:
+        return getattr(import_module(f"connectors.{package}.{module}"), name)
+
+    return {m: (lambda m=m, c=c: load(m, c)) for m, c in classes.items()}  # type: ignore[misc]
+
+
+CONNECTORS = cast(Mapping[str, Callable[[], type[Connector]]], _lazily("channels", _CONNECTORS))
+HELPDESKS = cast(Mapping[str, Callable[[], type[Helpdesk]]], _lazily("helpdesks", _HELPDESKS))

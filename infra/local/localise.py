@@ -1,0 +1,120 @@
+"""The configuration as the local world runs it.
+
+Every address outside is replaced by a fake one on loopback, so that no test message ever leaves the
+machine, and every secret that the environment does not have is made up. Any askonce.toml runs.
+"""
+
+import base64
+import os
+import secrets
+import string
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from chalicelib.errors import ConfigurationError
+from chalicelib.settings import Deployment, Document, SecretReader
+from connectors.registry import CONNECTORS, HELPDESKS
+
+
+def _word(length: int) -> str:
+    letters = string.ascii_letters + string.digits
+    return "".join(secrets.choice(letters) for _ in range(length))
+
+
+def _webhook_secret() -> str:
+    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def _aes_key() -> str:
+    return base64.b64encode(secrets.token_bytes(32)).decode().rstrip("=")
+
+
+#: connector -> setting -> how its secret looks.
+_MAKERS: Mapping[str, Mapping[str, Callable[[], str]]] = {
+    "wechat": {
+        "app_secret": lambda: secrets.token_hex(16),
+        "token": lambda: _word(24),
+        "encoding_aes_key": _aes_key,
+    },
+    "email_mime": {"signing_secret": _webhook_secret},
+    "sms_twilio": {"auth_token": lambda: secrets.token_hex(16)},
+    "webchat": {"token_secret": lambda: _word(40), "identity_secret": lambda: _word(40)},
+    "sandbox": {"secret": _webhook_secret},
+    "webhook": {"secret": _webhook_secret},
+}
+
+
+SMTP_ENVIRONMENT = "ASKONCE_LOCAL_SMTP_URL"
+
+
+def outside_addresses(page: str) -> dict[str, dict[str, Any]]:
+    """connector -> the settings that point outside, pointed at the local fakes instead."""
+    return {
+        "wechat": {"api_url": f"{page}/providers/wechat"},
+        "sms_twilio": {"api_url": f"{page}/providers/twilio"},
+        "email_mime": {"smtp_url": f"env:{SMTP_ENVIRONMENT}"},
+        "webchat": {"origins": [page]},
+        "sandbox": {"url": page},
+    }
+
+
+def localised(document: Document, api: str, addresses: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """askonce.toml's content with the local addresses in it."""
+    content = document.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+    content["public_url"] = api
+    for plugins, registry in (("inboxes", CONNECTORS), ("helpdesks", HELPDESKS)):
+        for settings in content.get(plugins, {}).values():
+            connector = str(settings.get("connector"))
+            own = {k: v for k, v in addresses.get(connector, {}).items()
+                   if k in settings or not _is_required(registry[connector], k)}  # fmt: skip
+            settings.update(own)
+    return content
+
+
+def _is_required(load: Callable[[], type[Any]], key: str) -> bool:
+    """A required setting that the file lacks stays missing, so that it is found as a fault."""
+    return bool(load().settings_model.model_fields[key].is_required())
+
+
+def faults(document: Document) -> list[str]:
+    """What is wrong with the configuration even here, a line each."""
+    somewhere = "http://127.0.0.1"
+    local = Document.model_validate(localised(document, somewhere, outside_addresses(somewhere)))
+    secrets_ = {**os.environ, **missing_secrets(document, {}), SMTP_ENVIRONMENT: "smtp://127.0.0.1"}
+    return Deployment(
+        local, CONNECTORS, HELPDESKS, NoTokens(), SecretReader(secrets_)
+    ).faults()
+
+
+class NoTokens:
+    """For a deployment that is only looked at."""
+
+    def get(self, name: str, fetch: Callable[[], tuple[str, float]], *, stale: str = "") -> str:
+        raise ConfigurationError("nothing is called while settings are looked at")
+
+
+def missing_secrets(document: Document, known: Mapping[str, str]) -> dict[str, str]:
+    """{environment variable: value} for each that askonce.toml names and nobody has set.
+
+    ConfigurationError for a reference that only AWS can follow.
+    """
+    made: dict[str, str] = {}
+    for place, name, maker in _references(document):
+        if not name.startswith("env:"):
+            raise ConfigurationError(
+                f"{place} is at {name}, which this machine cannot read: use env: to run it locally"
+            )
+        variable = name.removeprefix("env:")
+        if variable not in os.environ and variable not in known:
+            made.setdefault(variable, maker())
+    return made
+
+
+def _references(document: Document) -> Iterator[tuple[str, str, Callable[[], str]]]:
+    for kind, plugins in (("inbox", document.inboxes), ("helpdesk", document.helpdesks)):
+        for name, settings in plugins.items():
+            for key, maker in _MAKERS.get(str(settings.get("connector")), {}).items():
+                given = settings.get(key)
+                for reference in given if isinstance(given, list) else [given]:
+                    if isinstance(reference, str) and ":" in reference:
+                        yield f'{kind} "{name}": {key}', reference, maker

@@ -1,0 +1,140 @@
+"""The providers' side on loopback: what we send arrives here, and shows on the customer's phone.
+
+WeChat: stable_token, message/custom/send, media/get. Twilio: Messages.json, media. A mail server.
+They refuse what the real ones refuse: a wrong token, a wrong password, an unknown file.
+"""
+
+import asyncio
+import base64
+import email
+import secrets
+import threading
+from collections.abc import Callable
+from email import policy
+from email.message import EmailMessage
+from typing import Any
+
+from aiosmtpd.smtp import SMTP
+from flask import Blueprint, Response, jsonify, request
+
+from infra.local.records import Records
+
+
+Credentials = Callable[[], tuple[str, str]]
+
+
+def wechat(records: Records, credentials: Credentials) -> Blueprint:
+    """api.weixin.qq.com; `credentials` are app id and secret."""
+    pages = Blueprint("wechat", __name__, url_prefix="/providers/wechat/cgi-bin")
+    tokens: list[str] = []
+
+    @pages.post("/stable_token")
+    def stable_token() -> Response:
+        asked = request.get_json(force=True)
+        if (asked.get("appid"), asked.get("secret")) != credentials():
+            return jsonify(errcode=40125, errmsg="invalid appsecret")
+        if not tokens or asked.get("force_refresh"):
+            tokens[:] = [secrets.token_urlsafe(32)]
+        return jsonify(access_token=tokens[0], expires_in=7200)
+
+    def refused() -> Response | None:
+        if request.args.get("access_token") not in tokens:
+            return jsonify(errcode=40001, errmsg="invalid credential")
+        return None
+
+    @pages.post("/message/custom/send")
+    def send() -> Response:
+        asked = request.get_json(force=True)
+        if no := refused():
+            return no
+        if len(asked["text"]["content"].encode()) > 2048:
+            return jsonify(errcode=45002, errmsg="content size out of limit")
+        records.add_line("wechat", asked["touser"], "in", {"text": asked["text"]["content"]})
+        return jsonify(errcode=0, errmsg="ok")
+
+    @pages.get("/media/get")
+    def media() -> Response:
+        if no := refused():
+            return no
+        held = records.file(request.args.get("media_id", ""))
+        if held is None:
+            return jsonify(errcode=40007, errmsg="invalid media_id")
+        return Response(held[1], content_type=held[0])
+
+    return pages
+
+
+def twilio(records: Records, credentials: Credentials) -> Blueprint:
+    """api.twilio.com; `credentials` are account SID and token."""
+    pages = Blueprint("twilio", __name__, url_prefix="/providers/twilio/2010-04-01")
+
+    @pages.before_request
+    def authorise() -> tuple[Response, int] | None:
+        given = request.authorization
+        if not given or (given.username, given.password) != credentials():
+            return jsonify(code=20003, message="Authenticate", status=401), 401
+        return None
+
+    @pages.post("/Accounts/<sid>/Messages.json")
+    def create(sid: str) -> tuple[Response, int]:
+        if not request.form.get("Body"):
+            return jsonify(code=21602, message="Message body is required.", status=400), 400
+        records.add_line("sms", request.form["To"], "in", {"text": request.form["Body"]})
+        return jsonify(sid=f"SM{secrets.token_hex(16)}", status="queued", account_sid=sid), 201
+
+    @pages.get("/Accounts/<sid>/Messages/<message>/Media/<media>")
+    def media(sid: str, message: str, media: str) -> Response | tuple[Response, int]:
+        held = records.file(media)
+        if held is None:
+            return jsonify(code=20404, message="not found", status=404), 404
+        return Response(held[1], content_type=held[0])
+
+    return pages
+
+
+class MailServer:
+    """Takes any mail, over SMTP. (aiosmtpd's own Controller cannot take a free port.)"""
+
+    def __init__(self, records: Records) -> None:
+        self._mailbox = _Mailbox(records)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="smtp", daemon=True)
+
+    def start(self) -> int:
+        """Listen on a free port; return it."""
+        self._thread.start()
+        serving = self._loop.create_server(
+            lambda: SMTP(self._mailbox, enable_SMTPUTF8=True, loop=self._loop), "127.0.0.1", 0
+        )
+        server = asyncio.run_coroutine_threadsafe(serving, self._loop).result()
+        return int(server.sockets[0].getsockname()[1])
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=3)
+
+
+class _Mailbox:
+    def __init__(self, records: Records) -> None:
+        self._records = records
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802  # aiosmtpd's name
+        mail = email.message_from_bytes(envelope.content, policy=policy.default)
+        body = mail.get_body(("plain", "html")) if isinstance(mail, EmailMessage) else None
+        fields = {
+            "subject": str(mail["Subject"] or ""),
+            "text": body.get_content().rstrip("\n") if body else "",
+            "message_id": str(mail["Message-ID"] or ""),
+            "files": [
+                {
+                    "name": part.get_filename() or "",
+                    "media_type": part.get_content_type(),
+                    "content": base64.b64encode(part.get_content()).decode(),
+                }
+                for part in mail.iter_attachments()
+                if isinstance(part.get_content(), bytes)
+            ],
+        }
+        for recipient in envelope.rcpt_tos:
+            self._records.add_line("email", recipient.lower(), "in", fields)
+        return "250 OK"

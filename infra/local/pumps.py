@@ -1,0 +1,145 @@
+"""What carries events to the functions on AWS: the stream, the queues, the schedule.
+
+The pumps take from the Chalice app what its decorators registered, and honour what Lambda honours:
+a batch's failures come again, from a stream in order, from a queue when its visibility ends.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from chalice.app import Chalice
+from chalice.local import LambdaContext
+
+from chalicelib import log
+from infra.local.front import LOCAL_TIMEOUT_MS
+
+#: On AWS a minute; here one looks on.
+SCHEDULE_SECONDS = 5.0
+_IDLE_SECONDS = 0.05
+
+
+class Pumps:
+    """A thread for each event source of the app."""
+
+    def __init__(self, app: Chalice) -> None:
+        self._stop = threading.Event()
+        kinds: dict[str, Callable[[Any, Any], None]] = {
+            "DynamoDBEventConfig": self._stream,
+            "SQSEventConfig": self._queue,
+            "ScheduledEventConfig": self._schedule,
+        }
+        self._threads = [
+            threading.Thread(
+                target=kinds[type(source).__name__],
+                args=(source, app.handler_map[source.name]),
+                name=source.name,
+                daemon=True,
+            )
+            for source in app.event_sources
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(timeout=3)
+
+    def _stream(self, source: Any, handler: Any) -> None:
+        table = source.stream_arn.split("/")[1]
+        streams = boto3.client("dynamodbstreams")
+        arn = boto3.client("dynamodb").describe_table(TableName=table)["Table"]["LatestStreamArn"]
+        shard = streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"][0]["ShardId"]
+        position = streams.get_shard_iterator(
+            StreamArn=arn, ShardId=shard, ShardIteratorType="TRIM_HORIZON"
+        )["ShardIterator"]
+        while not self._stop.is_set():
+            found = streams.get_records(ShardIterator=position, Limit=source.batch_size)
+            records = [_stream_record(r, arn) for r in found["Records"]]
+            if records and _failures(handler, {"Records": records}, source.name):
+                self._stop.wait(1)
+                continue  # the same batch again; what succeeded finds its work done
+            position = found.get("NextShardIterator") or position
+            if not records:
+                self._stop.wait(_IDLE_SECONDS)
+
+    def _queue(self, source: Any, handler: Any) -> None:
+        sqs = boto3.client("sqs", config=Config(read_timeout=10))
+        url = sqs.get_queue_url(QueueName=source.queue)["QueueUrl"]
+        while not self._stop.is_set():
+            received = sqs.receive_message(
+                QueueUrl=url,
+                MaxNumberOfMessages=source.batch_size,
+                WaitTimeSeconds=1,
+                MessageSystemAttributeNames=["All"],
+            ).get("Messages", [])
+            if not received:
+                continue
+            records = [_queue_record(m) for m in received]
+            failed = _failures(handler, {"Records": records}, source.name)
+            done = [m for m in received if m["MessageId"] not in failed]
+            if done:
+                sqs.delete_message_batch(
+                    QueueUrl=url,
+                    Entries=[
+                        {"Id": str(n), "ReceiptHandle": m["ReceiptHandle"]}
+                        for n, m in enumerate(done)
+                    ],
+                )
+
+    def _schedule(self, source: Any, handler: Any) -> None:
+        while not self._stop.wait(SCHEDULE_SECONDS):
+            event = {
+                "id": str(time.time_ns()),
+                "detail-type": "Scheduled Event",
+                "source": "aws.events",
+                "account": "123456789012",
+                "time": datetime.now(UTC).isoformat(),
+                "region": "us-east-1",
+                "resources": [],
+                "detail": {},
+                "version": "0",
+            }
+            _failures(handler, event, source.name)
+
+
+def _failures(handler: Any, event: dict[str, Any], name: str) -> set[str]:
+    """Run a function as Lambda would; returns which records come again. An exception: all."""
+    try:
+        answer = handler(event, LambdaContext(name, 512, LOCAL_TIMEOUT_MS)) or {}
+    except Exception as error:  # noqa: BLE001  # what Lambda catches too
+        log.event("function.failed", function=name, why=type(error).__name__)
+        return {_identity(r) for r in event.get("Records", [{"messageId": "all"}])}
+    return {f["itemIdentifier"] for f in answer.get("batchItemFailures", [])}
+
+
+def _identity(record: dict[str, Any]) -> str:
+    return str(record.get("messageId") or record["dynamodb"]["SequenceNumber"])
+
+
+def _stream_record(record: Any, arn: str) -> dict[str, Any]:
+    """As Lambda gives it: with the source's name, and the time as a number."""
+    at = record["dynamodb"]["ApproximateCreationDateTime"]
+    dynamodb = {**record["dynamodb"], "ApproximateCreationDateTime": at.timestamp()}
+    return {**record, "eventSourceARN": arn, "dynamodb": dynamodb}
+
+
+def _queue_record(message: Any) -> dict[str, Any]:
+    return {
+        "messageId": message["MessageId"],
+        "receiptHandle": message["ReceiptHandle"],
+        "body": message["Body"],
+        "attributes": message["Attributes"],
+        "messageAttributes": {},
+        "md5OfBody": message["MD5OfBody"],
+        "eventSource": "aws:sqs",
+        "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:local",
+        "awsRegion": "us-east-1",
+    }

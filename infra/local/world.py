@@ -1,0 +1,193 @@
+"""The whole system in one process on loopback: `askonce dev`.
+
+Embedded AWS, the app behind an HTTP front, pumps, fake providers, the sandbox desk and its page.
+Everything it remembers lies in one folder; `world.json` in it tells other commands where it listens.
+"""
+
+import contextlib
+import fcntl
+import io
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from chalicelib import log
+from chalicelib.errors import ConfigurationError
+from chalicelib.settings import CONFIG_ENVIRONMENT, Document
+from connectors.signing import values
+from infra.local import front
+from infra.local.aws import ENVIRONMENT as AWS_ENVIRONMENT
+from infra.local.aws import EmbeddedAws
+from infra.local.desk import Desk
+from infra.local.events import FAIL_AT_ENVIRONMENT, Events, kill_at
+from infra.local.localise import (
+    SMTP_ENVIRONMENT,
+    localised,
+    missing_secrets,
+    outside_addresses,
+)
+from infra.local.people import know_customers
+from infra.local.providers import MailServer
+from infra.local.pumps import Pumps
+from infra.local.records import Records
+from infra.local.site import Site
+
+DEFAULT_FOLDER = Path(".askonce")
+DEFAULT_PORT = 8700
+TABLE = "askonce-local"
+_OWN_FILES = ("aws.jsonl", "outside.sqlite", "outside.sqlite-wal", "outside.sqlite-shm",
+              "secrets.json", "askonce.toml", "world.json")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a running world listens, and the environment it runs in: what `world.json` holds."""
+
+    page: str
+    api: str
+    environment: dict[str, str]
+
+    @staticmethod
+    def read(folder: Path) -> "Address":
+        """ConfigurationError if no world runs there."""
+        try:
+            return Address(**json.loads((folder / "world.json").read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise ConfigurationError(
+                f"no world runs in {folder}: start one with `askonce dev`, or name its --folder"
+            ) from None
+
+
+class World:
+    """One local world. `start`, then `stop`; a killed one is found again with `keep`."""
+
+    def __init__(self, folder: Path, port: int, *, keep: bool, document: Document) -> None:
+        self.folder = folder
+        self.events = Events()
+        self._port = port
+        self._keep = keep
+        self._document = document
+        self._parts: list[Any] = []
+        self._lock: Any = None
+
+    def start(self) -> Address:
+        """Everything is up when this returns. ConfigurationError in words for whoever typed it."""
+        self._take_folder()
+        self._listen_to_log()
+        held = self._secrets()
+        records = Records(self.folder / "outside.sqlite")
+        mail = MailServer(records)
+        smtp = f"smtp://127.0.0.1:{mail.start()}"
+        self._parts.append(mail)
+        aws = EmbeddedAws(TABLE, self.folder / "aws.jsonl")
+        aws.start()
+        self._parts.append(aws)
+        environment = held | {
+            SMTP_ENVIRONMENT: smtp,
+            CONFIG_ENVIRONMENT: str((self.folder / "askonce.toml").resolve()),
+            "ASKONCE_PREFIX": TABLE,
+            "ASKONCE_BUCKET": aws.bucket,
+            "AWS_ENDPOINT_URL": aws.url,
+            **AWS_ENVIRONMENT,
+        }
+        os.environ.update(environment)
+        address = self._start_servers(records, environment)
+        self._write_private("world.json", json.dumps(asdict(address), indent=1))
+        return address
+
+    def stop(self) -> None:
+        """In the reverse order of starting."""
+        for part in reversed(self._parts):
+            part.stop()
+        (self.folder / "world.json").unlink(missing_ok=True)
+        if self._lock:
+            self._lock.close()
+
+    def _take_folder(self) -> None:
+        """One world a folder; a fresh one unless it is to be kept."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.folder / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigurationError(
+                f"a world runs already in {self.folder}: stop it, or choose another --folder"
+            ) from None
+        for path in () if self._keep else _OWN_FILES:
+            (self.folder / path).unlink(missing_ok=True)
+
+    def _listen_to_log(self) -> None:
+        log.listeners[:] = [self.events]
+        if wanted := os.environ.get(FAIL_AT_ENVIRONMENT):
+            log.listeners.append(kill_at(wanted))
+
+    def _secrets(self) -> dict[str, str]:
+        """Those that the environment lacks, made once a folder."""
+        path = self.folder / "secrets.json"
+        held: dict[str, str] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        held |= missing_secrets(self._document, held)
+        self._write_private("secrets.json", json.dumps(held, indent=1))
+        return held
+
+    def _write_private(self, name: str, content: str) -> None:
+        path = self.folder / name
+        path.touch(mode=0o600)
+        path.write_text(content, encoding="utf-8")
+
+    def _start_servers(self, records: Records, environment: dict[str, str]) -> Address:
+        """The app's front, the page, and last what drives them."""
+        import app  # reads its prefix from the environment when it is imported
+
+        front_server = _listening(front.start, app.app, self._port and self._port + 1)
+        self._parts.append(_Closing(front_server))
+        api = f"http://127.0.0.1:{front_server.port}"
+        desk_name = next(
+            (n for n, h in self._document.helpdesks.items() if h.get("connector") == "sandbox"), ""
+        )
+
+        def deployment() -> Any:  # there once the configuration is written
+            return app.pipeline().deployment
+
+        desk = Desk(records, f"{api}/replies/{desk_name}", lambda: _desk_secret(deployment, desk_name))
+        site = Site(records, desk, self.events, deployment, api)
+        site_server = _listening(site.start, self._port)
+        self._parts.append(_Closing(site_server))
+        config = localised(self._document, api, outside_addresses(site.origin))
+        self._write_private("askonce.toml", tomli_w.dumps(config))
+        know_customers(app.pipeline().store, self._document)
+        desk.start()
+        pumps = Pumps(app.app)
+        pumps.start()
+        self._parts += [desk, pumps]
+        return Address(page=site.origin, api=api, environment=environment)
+
+
+def _listening(start: Callable[..., Any], *arguments: Any) -> Any:
+    """A server, started. ConfigurationError when its port is taken."""
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            return start(*arguments)
+    except (OSError, SystemExit):  # werkzeug says so on stderr and exits by itself
+        raise ConfigurationError(
+            f"port {arguments[-1]} is in use: stop what listens there, or choose another --port"
+        ) from None
+
+
+def _desk_secret(deployment: Callable[[], Any], name: str) -> str:
+    return values(deployment().helpdesk(name).settings.secret)[0]
+
+
+class _Closing:
+    """A werkzeug server as a part that can be stopped."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
