@@ -10,10 +10,9 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
-from chalice import Chalice, Rate
-from chalice.app import Request, Response
+from chalice.app import Chalice, Rate, Request, Response
 
 from chalicelib import log
 from chalicelib.errors import (
@@ -28,13 +27,13 @@ from chalicelib.ports import WebhookRequest, WebhookResponse
 PREFIX = os.environ.get("ASKONCE_PREFIX", "askonce")
 FORWARD_QUEUE = f"{PREFIX}-forward.fifo"
 DELIVER_QUEUE = f"{PREFIX}-deliver.fifo"
-#: Merged away by infra/overrides.yaml, which knows the stream; the local pump reads the table's name.
+#: infra/overrides.yaml puts the real one in its place; the local pump reads the table's name.
 STREAM_ARN = f"arn:aws:dynamodb:us-east-1:123456789012:table/{PREFIX}/stream/latest"
 #: How long a claim outlives the function that made it.
 LEASE_MARGIN_SECONDS = 5.0
 
 app = Chalice(app_name="askonce")
-# Arrive as base64, so that no gateway decodes them; never text/xml: a binary type may not be answered.
+# These arrive as base64, undecoded. Never text/xml: Chalice answers no text in a binary type.
 app.api.binary_types = ["multipart/form-data", "message/rfc822", "application/octet-stream"]
 
 STATUS: dict[type[Exception], int] = {
@@ -196,20 +195,20 @@ def work_through(event: Any, name: str, step: Callable[[str, float], None]) -> d
 # Between API Gateway and the core
 
 
-def respond(
-    inbox: str | None, handle: Callable[[WebhookRequest], WebhookResponse]
-) -> Response:
+def respond(inbox: str | None, handle: Callable[[WebhookRequest], WebhookResponse]) -> Response:
     """Run a handler on the current request; every error becomes its status, and nothing more."""
     headers: dict[str, str] = {}
     try:
-        request = translate(app.current_request)
+        request = translate(cast(Request, app.current_request))
         if inbox:
             headers = dict(pipeline().response_headers(inbox, request))
         response = handle(request)
     except (WebhookError, ConfigurationError) as error:
         response = WebhookResponse(status=STATUS.get(type(error), 400))
-        why = str(error).splitlines()[0] if isinstance(error, ConfigurationError) else (
-            type(error).__name__
+        why = (
+            str(error).splitlines()[0]
+            if isinstance(error, ConfigurationError)
+            else (type(error).__name__)
         )
         log.event("refused", status=response.status, inbox=inbox, why=why)
     return Response(
@@ -220,7 +219,7 @@ def respond(
 
 
 def translate(request: Request) -> WebhookRequest:
-    """API Gateway's event (REST API, version 1) as a WebhookRequest. WebhookError for bad base64."""
+    """API Gateway's event (REST API, version 1) as a WebhookRequest. WebhookError."""
     event = request.to_original_event()
     body = (event.get("body") or "").encode("utf-8", "surrogatepass")
     if event.get("isBase64Encoded"):

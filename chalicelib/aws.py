@@ -15,7 +15,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from botocore.session import get_session
 
-from chalicelib.errors import Conflict, RetryableError
+from chalicelib.errors import ConflictError, RetryableError
 from chalicelib.ports import Item, Write
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _conflict_unless_ours(failures: Sequence[Mapping[str, Any]], writer: str) ->
     existing = [f.get("Item") for f in failures]
     if not failures or any(not old or old.get("w", {}).get("S") != writer for old in existing):
         old = next((old for old in existing if old), None)
-        raise Conflict("written by somebody else", existing=_decode(old) if old else None)
+        raise ConflictError("written by somebody else", existing=_decode(old) if old else None)
 
 
 def _encode(item: Item, writer: str) -> dict[str, Any]:

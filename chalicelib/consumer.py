@@ -60,7 +60,7 @@ def _succeeds(
 
 
 def backoff_seconds(tries: int, retry_after_seconds: float | None) -> float:
-    """What the other side asked for, else 5, 10, 20 ... seconds; never over a quarter of an hour."""
+    """What the other side asked for, else 5, 10, 20 ... seconds; at most a quarter hour."""
     own = 5.0 * 2 ** min(tries - 1, 10)
     wanted = own if retry_after_seconds is None else max(retry_after_seconds, 0.0)
     return min(wanted, MAX_DELAY_SECONDS)

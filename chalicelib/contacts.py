@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from chalicelib import identity
-from chalicelib.errors import AskOnceError, Conflict
+from chalicelib.errors import AskOnceError, ConflictError
 from chalicelib.schema import (
     Address,
     AddressLink,
@@ -27,7 +27,7 @@ from chalicelib.store import Held, History, Home, Store
 _TRIES = 8
 
 
-class NoSuchAddress(AskOnceError):
+class UnknownAddressError(AskOnceError):
     """Nothing was ever heard of that address."""
 
 
@@ -58,10 +58,10 @@ class Contacts:
         return self._move(own, target.noun.contact_id, source, by).noun
 
     def unlink(self, address: Address, *, by: str) -> AddressLink:
-        """Give an address a contact of its own, with the conversations it began. NoSuchAddress."""
+        """Give an address a contact of its own and what it began. UnknownAddressError."""
         own = self._store.link(address)
         if own is None:
-            raise NoSuchAddress(f"nothing was ever heard of {address}")
+            raise UnknownAddressError(f"nothing was ever heard of {address}")
         history = self._store.history(own.noun.contact_id)
         if list(history.contact.noun.addresses) == [address]:
             return own.noun
@@ -71,7 +71,7 @@ class Contacts:
         """The contact of an address, its links with their history, its conversations."""
         own = self._store.link(address)
         if own is None:
-            raise NoSuchAddress(f"nothing was ever heard of {address}")
+            raise UnknownAddressError(f"nothing was ever heard of {address}")
         history = self._store.history(own.noun.contact_id)
         contact = history.contact.noun
         links = [link.noun for a in contact.addresses if (link := self._store.link(a))]
@@ -94,10 +94,10 @@ class Contacts:
             link = self._entry(address, contact.id, level, source, by)
             try:
                 self._store.commit(Held(link), Held(contact))
-            except Conflict:
+            except ConflictError:
                 continue  # written to by two inboxes at once: the other one made the contact
             return Held(link, 1)
-        raise Conflict(f"the contact of {address} keeps changing")
+        raise ConflictError(f"the contact of {address} keeps changing")
 
     def _join(self, own: Held[AddressLink], evidence: Evidence) -> Held[AddressLink]:
         """`own` after verified evidence that another address is the same person's."""

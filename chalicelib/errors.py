@@ -9,7 +9,7 @@ from typing import Any
 __all__ = [
     "AskOnceError",
     "ConfigurationError",
-    "Conflict",
+    "ConflictError",
     "DeliveryError",
     "NotFoundError",
     "PayloadError",
@@ -29,7 +29,7 @@ class ConfigurationError(AskOnceError):
     """Stop: the deployment is wrong. The message names the setting and the mend."""
 
 
-class Conflict(AskOnceError):
+class ConflictError(AskOnceError):
     """Read again and decide again: somebody else wrote first. `existing` is what they wrote."""
 
     def __init__(self, message: str, *, existing: Any = None) -> None:

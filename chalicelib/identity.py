@@ -51,7 +51,9 @@ def suggested(message: Message) -> list[Address]:
 
 
 def which_moves(
-    own: AddressLink, others_of_own: Sequence[Address], other: AddressLink,
+    own: AddressLink,
+    others_of_own: Sequence[Address],
+    other: AddressLink,
     others_of_other: Sequence[Address],
 ) -> AddressLink | None:
     """Of two proven addresses with different contacts, the one to move; None to only suggest.

@@ -22,7 +22,7 @@ from typing import Any
 from chalicelib import identity, repeats
 from chalicelib.contacts import Contacts
 from chalicelib.errors import (
-    Conflict,
+    ConflictError,
     NotFoundError,
     PayloadError,
     RejectedError,
@@ -245,13 +245,11 @@ class Pipeline:
                 return held
             try:
                 return self._resolve(held, respond_until)
-            except Conflict:
+            except ConflictError:
                 held = None  # somebody else wrote to the contact or the message: decide again
         raise RetryableError("the contact keeps changing")
 
-    def _resolve(
-        self, held: Held[Stored], respond_until: datetime | None
-    ) -> Held[Stored] | None:
+    def _resolve(self, held: Held[Stored], respond_until: datetime | None) -> Held[Stored] | None:
         message = held.noun.message
         if self._too_late(respond_until):
             return None
@@ -288,7 +286,7 @@ class Pipeline:
     def _joined(
         self, message: Message, verdict: Verdict, history: History, link: Held[AddressLink]
     ) -> Held[Conversation] | None:
-        """The conversation that the verdict joins, with this message counted; None for a new one."""
+        """The conversation that the verdict joins, this message counted; None for a new one."""
         if verdict.outcome is Outcome.NEW:
             return None
         found = next(
@@ -339,26 +337,36 @@ class Pipeline:
         respond_until: datetime | None,
     ) -> Verdict:
         """The verdict, with what the customer hears at once, or what the agent gets proposed."""
+        if verdict.outcome is not Outcome.REPEAT:
+            return verdict
         document = self.deployment.document
-        mode = document.policy.repeats.mode
-        if verdict.outcome is not Outcome.REPEAT or link.noun.level is not Level.VERIFIED:
-            return verdict  # nothing is said to whoever forges a From: it would reach the owner
-        if mode is Mode.SUGGEST:
+        if document.policy.repeats.mode is Mode.SUGGEST:
             answer = conversation.answer
             return verdict.model_copy(update={"proposed": answer.text if answer else None})
-        if not document.policy.may_speak(conversation, message, self.clock()):
-            return verdict
-        if not identity.may_disclose(conversation, link.noun.address, link.noun):
-            return verdict
-        language = language_of([message.words])
+        if why := self._why_silent(message, conversation, link.noun):
+            return verdict.model_copy(update={"kept_silent": why})
         kind = "answered" if conversation.answer else "in_progress"
-        said = getattr(document.wording, kind)(conversation, language)
+        said = getattr(document.wording, kind)(conversation, language_of([message.words]))
+        if not said:
+            return verdict.model_copy(update={"kept_silent": "the wording is empty"})
         in_response = respond_until is not None
         return verdict.model_copy(
             update={"said": said, "said_kind": kind, "said_in_response": in_response}
-            if said
-            else {}
         )
+
+    def _why_silent(
+        self, message: Message, conversation: Conversation, link: AddressLink
+    ) -> str | None:
+        """Why a repeat is not answered, in an agent's words; None if it may be."""
+        if link.level is not Level.VERIFIED:
+            return "the sender is not proven: an answer would reach the address's owner"
+        if not identity.may_disclose(conversation, link.address, link):
+            return "who asked first is not proven to be the same person"
+        if message.automatic:
+            return "a machine sent it"
+        if self.deployment.document.policy.spoke_lately(conversation, self.clock()):
+            return "AskOnce spoke in this conversation a moment ago"
+        return None
 
     def _said(self, message: Message, text: str) -> Message:
         """The outbound message in which AskOnce itself speaks; always the same one."""
@@ -383,7 +391,7 @@ class Pipeline:
             conversation_id=message.conversation_id,
         )
 
-    def _commit(  # noqa: PLR0913  # everything that one decision writes
+    def _commit(  # everything that one decision writes
         self,
         held: Held[Stored],
         verdict: Verdict,
@@ -457,7 +465,7 @@ class Pipeline:
         """Write how it ended, unless our claim ran out and another worker has it now."""
         try:
             self.store.commit(claimed.change(step=step, claimed_until=None, **changes))
-        except Conflict:
+        except ConflictError:
             self.report("claim.lost", message=claimed.noun.message.id)
 
     def _forward(self, claimed: Held[Stored]) -> None:
@@ -715,9 +723,7 @@ class Pipeline:
             return
         self.store.amend(
             conversation.id,
-            lambda c: c.model_copy(
-                update={"first_reply_due_at": None, "priority": Priority.HIGH}
-            ),
+            lambda c: c.model_copy(update={"first_reply_due_at": None, "priority": Priority.HIGH}),
         )
         self.report("overdue", conversation=conversation.id)
 
@@ -772,9 +778,7 @@ def _with_participant(
         subject=message.subject,
     )
     others = [
-        p
-        for p in conversation.participants
-        if (p.sender, p.inbox) != (latest.sender, latest.inbox)
+        p for p in conversation.participants if (p.sender, p.inbox) != (latest.sender, latest.inbox)
     ]
     return tuple(sorted((latest, *others), key=lambda p: p.last_at, reverse=True))
 
@@ -826,15 +830,15 @@ def _verdict_note(verdict: Verdict, message: Message) -> str:
     lines = [f"Asked again, by {message.channel.value}: {verdict.reason}."]
     if verdict.said:
         lines.append(f"AskOnce told the customer:\n{verdict.said}")
+    elif verdict.kept_silent:
+        lines.append(f"AskOnce said nothing: {verdict.kept_silent}.")
     elif verdict.proposed:
         lines.append(f"The earlier answer, to send again if it fits:\n{verdict.proposed}")
     return "\n".join(lines)
 
 
 def _without_bytes(message: Message) -> Message:
-    bare = tuple(
-        a.model_copy(update={"content": None, "url": None}) for a in message.attachments
-    )
+    bare = tuple(a.model_copy(update={"content": None, "url": None}) for a in message.attachments)
     return message.model_copy(update={"attachments": bare})
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from chalicelib.schema import Conversation, Message, Priority
+from chalicelib.schema import Conversation, Priority
 
 Language = Literal["zh", "en"]
 
@@ -94,11 +94,11 @@ class Policy(_Section):
         due_at = asked_at + timedelta(minutes=self.first_reply_minutes)
         return "question", Priority.NORMAL, due_at
 
-    def may_speak(self, conversation: Conversation, message: Message, now: datetime) -> bool:
-        """AskOnce never answers machines, and not twice within the time of silence."""
+    def spoke_lately(self, conversation: Conversation, now: datetime) -> bool:
+        """Whether AskOnce spoke by itself within the time of silence."""
         said = conversation.last_said_at
         silence = timedelta(minutes=self.repeats.silence_minutes)
-        return not message.automatic and (said is None or now - said >= silence)
+        return said is not None and now - said < silence
 
 
 def _template(*names: str) -> AfterValidator:

@@ -247,7 +247,7 @@ class Table(Protocol):
         ...
 
     def write(self, *writes: "Write") -> None:
-        """All of them or none. Conflict if one's expectation does not hold.
+        """All of them or none. ConflictError if one's expectation does not hold.
 
         A lost answer that the SDK retried counts as written: the writer's token tells.
         """

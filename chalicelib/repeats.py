@@ -109,7 +109,10 @@ _STEPS = {
     "cancel": ("cancel", "取消", "撤销", "不要了"),
     "return": ("return", "refund", "send back", "退货", "退款", "退回"),
     "change": ("change", "modify", "update", "switch", "改", "换", "变更"),
-    "status": ("where is", "where's", "status", "when will", "track", "到哪", "进度", "什么时候", "何时"),
+    "status": (
+        *("where is", "where's", "status", "when will", "track"),
+        *("到哪", "进度", "什么时候", "何时"),
+    ),
 }  # fmt: skip
 
 
@@ -122,7 +125,7 @@ def veto(new: str, earlier: str) -> str | None:
     if len(_NEGATIONS.findall(a)) % 2 != len(_NEGATIONS.findall(b)) % 2:
         return "a negation on one side"
     for one, other in _OPPOSITES:
-        if _only(a, b, one) and _only(b, a, other) or _only(a, b, other) and _only(b, a, one):
+        if (_only(a, b, one) and _only(b, a, other)) or (_only(a, b, other) and _only(b, a, one)):
             return f"opposites: {one} / {other}"
     if _steps(a) != _steps(b):
         return "another step of the same matter"
@@ -140,14 +143,16 @@ def _steps(text: str) -> frozenset[str]:
 # The verdict
 
 _CHATTER = re.compile(
-    r"(?:thanks?(?: you)?(?: (?:so|very) much)?|thx|ty|ok(?:ay)?|k|yes|no|yep|nope|sure|great|good|fine"
-    r"|perfect|cool|got it|hello|hi|hey|anyone(?: there)?|are you there|any (?:news|update)s?|still waiting"
-    r"|never ?mind|bye|please|asap|hurry(?: up)?|谢谢(?:你|您|啦|了)?|多谢|感谢|好的?|好吧|嗯+|哦+|行|可以|是的?"
-    r"|不是|对|没有|有|知道了|明白了?|收到|你好|您好|在吗|在不在|有人吗|人呢|喂|亲|快点|急|还在吗|稍等|再见|拜拜"
-    r"|辛苦了?|麻烦了?|没事了?|算了)"
+    r"(?:thanks?(?: you)?(?: (?:so|very) much)?|thx|ty|ok(?:ay)?|k|yes|no|yep|nope|sure|great|good"
+    r"|fine|perfect|cool|got it|hello|hi|hey|anyone(?: there)?|are you there|any (?:news|update)s?"
+    r"|still waiting|never ?mind|bye|please|asap|hurry(?: up)?"
+    r"|谢谢(?:你|您|啦|了)?|多谢|感谢|好的?|好吧|嗯+|哦+|行|可以|是的?|不是|对|没有|有|知道了|明白了?"
+    r"|收到|你好|您好|在吗|在不在|有人吗|人呢|喂|亲|快点|急|还在吗|稍等|再见|拜拜|辛苦了?|麻烦了?|没事了?|算了)"
 )
 _ONLY_CHATTER = re.compile(rf"(?:{_CHATTER.pattern}[\s\W]*)+")
-_ONLY_NUMBER = re.compile(r"(?:[\w\s]{0,20}?(?:is|no|number|#|是|号|：|:)\s*)?[a-z]{0,4}[-\s]?\d[\d\s-]{3,}\W*")
+_ONLY_NUMBER = re.compile(
+    r"(?:[\w\s]{0,20}?(?:is|no|number|#|是|号|：|:)\s*)?[a-z]{0,4}[-\s]?\d[\d\s-]{3,}\W*"
+)
 
 
 def is_question(message: Message) -> bool:

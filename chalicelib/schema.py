@@ -209,6 +209,8 @@ class Verdict(Noun):
     """Which template that was."""
     said_in_response: bool = False
     """It went out in the answer to the customer's own webhook; else as a message of its own."""
+    kept_silent: str | None = None
+    """Why AskOnce said nothing to a repeat, in words that an agent reads."""
     proposed: str | None = None
     """In `suggest` mode: the earlier answer, for the agent to send."""
 
@@ -216,8 +218,8 @@ class Verdict(Noun):
 class Message(Noun):
     """One thing that one party said, in either direction, on any channel."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
-    """Version of this schema."""
+    schema_version: Literal[1] = 1
+    """Version of this schema; absent means 1."""
     id: str
     """Ours. Stable over redeliveries: made of inbox, address and external_id."""
     direction: Direction

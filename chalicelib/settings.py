@@ -143,15 +143,15 @@ def resolve_secret(value: Any, reader: Callable[[str], str]) -> Any:
 P = TypeVar("P", bound=PluginSettings)
 
 
-def plugin_settings(
-    model: type[P], values: Mapping[str, Any], reader: Callable[[str], str]
-) -> P:
+def plugin_settings(model: type[P], values: Mapping[str, Any], reader: Callable[[str], str]) -> P:
     """Validated settings. ConfigurationError with one line `key fault` per fault."""
     faults: list[str] = []
     resolved: dict[str, Any] = {}
     for key, value in values.items():
         if _is_secret(model, key) and not _is_reference(value):
-            faults.append(f"{key} must be a reference: env:NAME, ssm:/path, secretsmanager:name#key")
+            faults.append(
+                f"{key} must be a reference: env:NAME, ssm:/path, secretsmanager:name#key"
+            )
             continue
         try:
             resolved[key] = resolve_secret(value, reader)
@@ -208,7 +208,7 @@ class Deployment:
 
     KINDS: ClassVar[Mapping[str, str]] = {"inbox": "inboxes", "helpdesk": "helpdesks"}
 
-    def __init__(  # noqa: PLR0913  # what a deployment is made of, and two seams for tests
+    def __init__(  # what a deployment is made of, and two seams for tests
         self,
         document: Document,
         connectors: Mapping[str, Callable[[], type[Connector]]],

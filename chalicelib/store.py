@@ -1,7 +1,7 @@
 """Everything we keep: the only module that knows a key, an index or what lies in the bucket.
 
 One table. Each item is a JSON document with a version; a write names the version that it read,
-so that of two writers one wins and the other decides again (`Conflict`).
+so that of two writers one wins and the other decides again (`ConflictError`).
 
 item          pk                              sk                   found by
 message       MSG#<id>                        MSG                  its id; stream; thread, due
@@ -25,12 +25,13 @@ Bytes over a few kilobytes lie in the bucket and are written before the item tha
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from chalicelib.errors import Conflict, RetryableError
+from chalicelib.errors import ConflictError, RetryableError
 from chalicelib.ports import Bucket, FeedEntry, Item, Queue, Table, Write
 from chalicelib.schema import (
     AddressLink,
@@ -146,7 +147,7 @@ class History:
 class Store:
     """Reads and writes nouns; every write is one commit, all or nothing."""
 
-    def __init__(  # noqa: PLR0913  # five collaborators and a number: a holder for them would say less
+    def __init__(  # five collaborators and a number: a holder for them would say less
         self,
         table: Table,
         bucket: Bucket,
@@ -162,7 +163,7 @@ class Store:
         self._retention = timedelta(days=retention_days)
 
     def commit(self, *puts: Held[Any], gone: Iterable[Held[Any]] = ()) -> None:
-        """Write all or nothing. Conflict when one was written since it was read."""
+        """Write all or nothing. ConflictError when one was written since it was read."""
         deletes = [Write(item=self._item(held), delete=True) for held in gone]
         self._table.write(*(Write(item=self._item(held)) for held in puts), *deletes)
 
@@ -176,7 +177,7 @@ class Store:
         held = Held(Stored(message=self.offload(message)))
         try:
             self.commit(held)
-        except Conflict as conflict:
+        except ConflictError as conflict:
             return _held(Stored, conflict.existing), False
         return replace(held, version=1), True
 
@@ -191,7 +192,7 @@ class Store:
         claimed = held.change(claimed_until=now + timedelta(seconds=seconds))
         try:
             self.commit(claimed)
-        except Conflict:
+        except ConflictError:
             return None
         return replace(claimed, version=held.version + 1)
 
@@ -201,7 +202,7 @@ class Store:
         later = {"drives": held.noun.drives + 1, "due_at": self._clock() + wait}
         try:
             self.commit(held.change(**later))
-        except Conflict:
+        except ConflictError:
             return False
         return True
 
@@ -214,7 +215,7 @@ class Store:
             try:
                 if changed != held.noun:
                     self.commit(Held(changed, held.version))
-            except Conflict:
+            except ConflictError:
                 continue
             return changed
         return None
@@ -299,7 +300,7 @@ class Store:
         for noun in nouns:
             try:
                 self.commit(Held(noun))
-            except Conflict:
+            except ConflictError:
                 continue
 
     # Feed: what a web chat visitor reads
@@ -315,7 +316,7 @@ class Store:
                     return int(item.sk)
             try:
                 self._table.write(Write(item=self._new(pk, f"{last + 1:012d}", message)))
-            except Conflict:
+            except ConflictError:
                 continue  # somebody took that number: look again
             return last + 1
 
@@ -337,7 +338,7 @@ class Store:
             held = held.model_copy(update={"body": None, "key": key})
         try:
             self.commit(Held(held))
-        except Conflict:
+        except ConflictError:
             return False
         return True
 
@@ -402,33 +403,8 @@ class Store:
         return _held(kind, item) if item else None
 
     def _item(self, held: Held[Any]) -> Item:
-        """Where a noun lies, and which indexes see it."""
-        match held.noun:
-            case Stored() as stored:
-                item = self._new(f"MSG#{stored.message.id}", "MSG", stored, _message_index(stored))
-            case Conversation() as conversation:
-                item = self._new(
-                    f"CONTACT#{conversation.contact_id}",
-                    _conversation_sk(conversation),
-                    conversation,
-                    _conversation_index(conversation),
-                )
-            case Contact() as contact:
-                item = self._new(f"CONTACT#{contact.id}", "PROFILE", contact)
-            case AddressLink() as link:
-                item = self._new(f"ADDRESS#{link.address}", "LINK", link)
-            case Home() as home:
-                item = self._new(f"CONV#{home.conversation_id}", "HOME", home)
-            case TicketHome(ticket=ticket):
-                item = self._new(f"TICKET#{ticket.helpdesk}#{ticket.id}", "CONV", held.noun)
-            case Reference(inbox=inbox, external_id=external_id):
-                item = self._new(f"REF#{message_id(inbox, external_id)}", "CONV", held.noun)
-            case Quarantined() as quarantined:
-                index = {"thread": "QUARANTINE", "thread_at": _text(quarantined.received_at)}
-                item = self._new(f"QUARANTINE#{quarantined.id}", "RAW", quarantined, index)
-            case _:
-                raise TypeError(f"no place for a {type(held.noun).__name__}")
-        return replace(item, version=held.version)
+        pk, sk, index = _PLACES[type(held.noun)](held.noun)
+        return replace(self._new(pk, sk, held.noun, index), version=held.version)
 
     def _new(self, pk: str, sk: str, noun: Noun, index: dict[str, str] | None = None) -> Item:
         return Item(
@@ -450,8 +426,10 @@ def _text(moment: datetime) -> str:
 
 
 def _conversation_sk(conversation: Conversation | Home) -> str:
-    identity = conversation.id if isinstance(conversation, Conversation) else (
-        conversation.conversation_id
+    identity = (
+        conversation.id
+        if isinstance(conversation, Conversation)
+        else (conversation.conversation_id)
     )
     return f"CONV#{_text(conversation.asked_at)}#{identity}"
 
@@ -477,6 +455,27 @@ def _conversation_index(conversation: Conversation) -> dict[str, str]:
     if not due_at:
         return {}
     return {"due": f"reply#{_bucket(conversation.id)}", "due_at": _text(due_at)}
+
+
+#: Where a noun lies, and which indexes see it.
+_PLACES: dict[type[Noun], Callable[[Any], tuple[str, str, dict[str, str]]]] = {
+    Stored: lambda s: (f"MSG#{s.message.id}", "MSG", _message_index(s)),
+    AddressLink: lambda link: (f"ADDRESS#{link.address}", "LINK", {}),
+    Contact: lambda c: (f"CONTACT#{c.id}", "PROFILE", {}),
+    Conversation: lambda c: (
+        f"CONTACT#{c.contact_id}",
+        _conversation_sk(c),
+        _conversation_index(c),
+    ),
+    Home: lambda h: (f"CONV#{h.conversation_id}", "HOME", {}),
+    TicketHome: lambda t: (f"TICKET#{t.ticket.helpdesk}#{t.ticket.id}", "CONV", {}),
+    Reference: lambda r: (f"REF#{message_id(r.inbox, r.external_id)}", "CONV", {}),
+    Quarantined: lambda q: (
+        f"QUARANTINE#{q.id}",
+        "RAW",
+        {"thread": "QUARANTINE", "thread_at": _text(q.received_at)},
+    ),
+}
 
 
 def _bucket(identity: str) -> int:
@@ -513,7 +512,7 @@ class StoredTokens:
     def _lease(self, name: str, item: Item | None, held: dict[str, Any], now: float) -> bool:
         try:
             self._put(name, item, held | {"lease_until": now + self.LEASE_SECONDS})
-        except Conflict:
+        except ConflictError:
             return False
         return True
 
@@ -522,10 +521,8 @@ class StoredTokens:
         item = self._table.get(f"TOKEN#{name}", "TOKEN")
         # A minute early: a token that ends on its way is worse than one fetched too soon.
         expires_at = self._clock().timestamp() + max(seconds - 60, seconds / 2)
-        try:
+        with suppress(ConflictError):  # our lease ran out, and somebody else's token is as good
             self._put(name, item, {"token": token, "expires_at": expires_at})
-        except Conflict:
-            pass  # our lease ran out and somebody else's token is as good
         return token
 
     def _put(self, name: str, item: Item | None, body: dict[str, Any]) -> None:

@@ -62,7 +62,7 @@ def normalise(text: str) -> str:
     folded = fold(text).replace("\u2019", "'")
     words = [_ABBREVIATIONS.get(w, w) for w in folded.split()]
     folded = _POLITE_ZH.sub(" ", _POLITE_EN.sub(" ", " ".join(words)))
-    kept = "".join(c if c == "'" or c == "." else " " if _SEPARATORS.match(c) else c for c in folded)
+    kept = "".join(c if c in "'." else " " if _SEPARATORS.match(c) else c for c in folded)
     return " ".join(_TOKENS.findall(kept)) if not _HAS_HAN.search(kept) else _spaced(kept)
 
 

@@ -40,7 +40,7 @@ class Answer:
             raise RetryableError("the answer is no JSON", uncertain=True) from None
 
 
-def call(  # noqa: PLR0913  # an HTTP request has that many parts
+def call(  # an HTTP request has that many parts
     method: str,
     url: str,
     *,

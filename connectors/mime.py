@@ -182,7 +182,9 @@ def _date(value: str) -> datetime | None:
 
 #: https://www.rfc-editor.org/rfc/rfc3834 and what mailers do instead.
 _AUTOMATIC_HEADERS = ("X-Autoreply", "X-Autorespond", "X-Auto-Reply", "List-Id", "List-Unsubscribe")
-_AUTOMATIC_SENDERS = re.compile(r"(?:mailer-daemon|postmaster|no-?reply|do-?not-?reply)[@+.-]", re.I)
+_AUTOMATIC_SENDERS = re.compile(
+    r"(?:mailer-daemon|postmaster|no-?reply|do-?not-?reply)[@+.-]", re.I
+)
 
 
 def is_automatic(mail: Message) -> bool:
@@ -249,7 +251,7 @@ def _text(mail: Message) -> str:
 
 
 def _leaves(mail: Message) -> Iterable[Message]:
-    """Every part that is no container; a forwarded mail is one leaf: its text is not this mail's."""
+    """Every part that is no container; a forwarded mail is one leaf, its text is not ours."""
     waiting = [mail]
     while waiting:
         part = waiting.pop(0)
@@ -304,13 +306,15 @@ def html_text(html: str) -> str:
 # History
 
 
+_WROTE = re.compile(r"(?:> ?)?(?:on|at) .{6,200}wrote\s*:", re.I)
 _HISTORY_LINES = [
     re.compile(p, re.I)
     for p in (
-        r"-{2,}\s*(?:原始邮件|原始郵件|回复的原邮件|original(?: message)?|forwarded message)\s*-{2,}",
+        r"-{2,}\s*(?:原始邮件|原始郵件|回复的原邮件|original(?: message)?)\s*-{2,}",
+        r"-{2,}\s*forwarded message\s*-{2,}",
         r"(?:> ?)?[在於于]?\s*\d{4}[-年/].{4,120}(?:写道|寫道)\s*[:：]",
         r".{0,120}<[^<>\s]{3,120}@[^<>\s]{3,120}>.{0,80}(?:写道|寫道|wrote)\s*[:：]",
-        r"(?:> ?)?(?:on|at) .{6,200}wrote\s*:",
+        _WROTE.pattern,
         r"[_-]{20,}",
     )
 ]
@@ -319,7 +323,10 @@ _LABEL = re.compile(
     r"|主\s?题|主旨|subject)[*\s|]*[:：|]",
     re.I,
 )
-_SIGNATURE_LINE = re.compile(r"-- |发自我的.{0,20}|sent from my .{0,30}|获取 ?outlook for .{0,20}|get outlook for .{0,20}", re.I)
+_SIGNATURE_LINE = re.compile(
+    r"-- |发自我的.{0,20}|sent from my .{0,30}|获取 ?outlook for .{0,20}|get outlook for .{0,20}",
+    re.I,
+)
 
 
 def without_history(text: str) -> str:
@@ -346,7 +353,7 @@ def _begins_history(lines: Sequence[str], n: int) -> bool:
     if any(p.fullmatch(line) for p in _HISTORY_LINES):
         return True
     joined = f"{line} {lines[n + 1].strip()[:200]}" if n + 1 < len(lines) else line
-    if line.lower().startswith(("on ", "> on ")) and _HISTORY_LINES[3].fullmatch(joined):
+    if line.lower().startswith(("on ", "> on ")) and _WROTE.fullmatch(joined):
         return True
     labels = [bool(_LABEL.match(each[:200])) for each in lines[n : n + 4]]
     return len(labels) >= 3 and labels[0] and sum(labels) >= 3

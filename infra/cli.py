@@ -58,14 +58,18 @@ folder_option = click.option(
 
 
 @main.command()
-@click.option("--port", default=8700, show_default=True, help="Of the page; the API takes the next.")
+@click.option(
+    "--port", default=8700, show_default=True, help="Of the page; the API takes the next."
+)
 @click.option("--free-ports", is_flag=True, help="Take free ports instead.")
 @click.option("--keep", is_flag=True, help="Go on from the state of the last run.")
 @click.option("--skip-broken", is_flag=True, help="Start without the inboxes that have faults.")
 @click.option("--quiet", is_flag=True, help="Do not print the log.")
 @folder_option
 @plain_errors
-def dev(port: int, free_ports: bool, keep: bool, skip_broken: bool, quiet: bool, folder: Path) -> None:  # noqa: FBT001  # click's flags
+def dev(
+    port: int, free_ports: bool, keep: bool, skip_broken: bool, quiet: bool, folder: Path
+) -> None:  # click's flags
     """Run all of it on this machine: embedded AWS, fake providers, a helpdesk, a page."""
     from chalicelib import log, settings
     from infra.local.world import World
@@ -157,7 +161,9 @@ def send(
     from infra.local.client import Client
 
     client = Client(_attach(folder))
-    answer = client.say(person, channel, text, subject=subject, file=attach and file_of(attach))
+    answer = client.say(
+        person, channel, text, subject=subject, file=file_of(attach) if attach else None
+    )
     click.echo(f"{channel} from {person}: HTTP {answer['status']} {answer['answer']}".rstrip())
     if answer["status"] >= 400:
         sys.exit(1)
@@ -199,7 +205,7 @@ def tail(folder: Path) -> None:
 @click.option("--own-world", is_flag=True, help="In a world of its own, on free ports.")
 @folder_option
 @plain_errors
-def demo(own_world: bool, folder: Path) -> None:  # noqa: FBT001  # click's flag
+def demo(own_world: bool, folder: Path) -> None:  # click's flag
     """Play the story: asked on WeChat, answered, asked again by email, one ticket."""
     from infra.local.story import play, play_in_own_world
 

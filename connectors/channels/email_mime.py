@@ -1,4 +1,4 @@
-"""Email as raw MIME, posted by any source: your own mail server, a Cloudflare Email Worker, a script.
+"""Email as raw MIME, posted by any source: a mail server, a Cloudflare Email Worker, a script.
 
 POST the mail's bytes as `message/rfc822`, with the envelope as JSON in the header
 `askonce-envelope`, signed as Standard Webhooks over `<envelope>.<bytes>`: docs/email.md has the
@@ -54,7 +54,7 @@ class EmailMimeSettings(PluginSettings):
     display_name: str = ""
     #: Standard Webhooks secrets of whoever posts the mail.
     signing_secret: Secrets
-    #: smtp://user:password@host:587 (STARTTLS) or smtps://...:465; a reference, as it holds a password.
+    #: smtp://user:password@host:587 (STARTTLS) or smtps://...:465; by reference: it is a secret.
     smtp_url: SecretStr
 
     @field_validator("address")
@@ -138,7 +138,8 @@ class EmailMime(Connector):
                 subject=mail.subject,
                 attachments=mail.attachments,
                 references=mail.references,
-                automatic=mail.automatic or not envelope.mail_from and "mail_from" in envelope.model_fields_set,
+                automatic=mail.automatic
+                or (not envelope.mail_from and "mail_from" in envelope.model_fields_set),
                 sent_at=mail.sent_at or request.received_at,
                 received_at=request.received_at,
                 raw=Raw(media_type="message/rfc822", content=request.body),
@@ -186,7 +187,9 @@ class EmailMime(Connector):
         except smtplib.SMTPResponseException as error:
             raise _by_code(error.smtp_code, "the mail server refused the mail") from None
         except (smtplib.SMTPException, OSError) as error:
-            raise RetryableError(f"the mail server: {type(error).__name__}", uncertain=True) from None
+            raise RetryableError(
+                f"the mail server: {type(error).__name__}", uncertain=True
+            ) from None
 
     def _connection(self) -> smtplib.SMTP:
         parts = urlsplit(self.settings.smtp_url.get_secret_value())

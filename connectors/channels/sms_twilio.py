@@ -146,7 +146,9 @@ class TwilioSms(Connector):
 
     def send(self, message: Message) -> str:
         if len(message.text) > _MAX_CHARACTERS:
-            raise RejectedError(f"the text is too long for SMS: it takes {_MAX_CHARACTERS} characters")
+            raise RejectedError(
+                f"the text is too long for SMS: it takes {_MAX_CHARACTERS} characters"
+            )
         sid = self.settings.account_sid
         form = {
             "To": message.address.removeprefix("phone:"),

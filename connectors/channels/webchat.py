@@ -277,9 +277,7 @@ class WebChat(HostedConnector):
 
     def transcript(self, entries: Sequence[FeedEntry], after: int) -> WebhookResponse:
         lines = [{"seq": e.seq, **_line(e.message)} for e in entries]
-        return _json_response(
-            {"messages": lines, "after": entries[-1].seq if entries else after}
-        )
+        return _json_response({"messages": lines, "after": entries[-1].seq if entries else after})
 
     def response_headers(self, request: WebhookRequest) -> Mapping[str, str]:
         """CORS for exactly the configured origins: never `*`, never what the caller says it is."""
@@ -360,7 +358,7 @@ def _signed(claims: Mapping[str, Any], secret: str) -> str:
 
 
 def _verified(token: str, secret: str, audience: str | None) -> dict[str, Any] | None:
-    """The claims of a JWT if HS256 and the audience are right; None else. Times are the caller's."""
+    """The claims of a JWT if HS256 and the audience are right, else None; checks no times."""
     import jwt
 
     checks = {"verify_exp": False, "verify_iat": False, "verify_nbf": False}

@@ -384,4 +384,3 @@ def _by_code(code: int) -> RejectedError | RetryableError:
     if code in _TOKEN_ERRORS or code in (40013, 40125):
         return RetryableError(f"WeChat does not accept app_id and app_secret ({code})")
     return RejectedError(f"{_REJECTED.get(code, 'WeChat refused the message')} ({code})")
-

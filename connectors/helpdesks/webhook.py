@@ -87,7 +87,7 @@ class WebhookDesk(Helpdesk):
         """Post `note.added`."""
         self._post("note.added", idempotency_key, conversation, ticket_id, text=text)
 
-    def _post(  # noqa: PLR0913  # the parts of one event
+    def _post(  # the parts of one event
         self,
         kind: str,
         key: str,

@@ -38,17 +38,21 @@ class EmbeddedAws:
         self._journal = Journal(journal) if journal else None
         self._server: Any = None
         self.bucket = ""
+        #: Set by every write to the table: what the stream's reader waits for.
+        self.written = threading.Event()
 
     def start(self) -> None:
         """Serve, make the resources, bring back what the journal holds."""
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
         from werkzeug.serving import make_server
 
-        from infra.local.front import QuietHandler
+        from infra.local.front import QuietHandler, serve
 
-        app = _OneAtATime(DomainDispatcherApplication(create_backend_app), self._journal)
+        app = _OneAtATime(
+            DomainDispatcherApplication(create_backend_app), self._journal, self.written
+        )
         self._server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=QuietHandler)
-        threading.Thread(target=self._server.serve_forever, name="aws", daemon=True).start()
+        serve(self._server, "aws")
         os.environ.update(ENVIRONMENT)
         os.environ["AWS_ENDPOINT_URL"] = self.url
         self.bucket = create_resources(self.prefix)
@@ -67,7 +71,7 @@ class EmbeddedAws:
 
 
 def create_resources(prefix: str) -> str:
-    """The stack of resources.yaml, and by hand what moto's CloudFormation skips. Returns the bucket."""
+    """The stack of resources.yaml, and what moto's CloudFormation skips. Returns the bucket."""
     import boto3
 
     template = RESOURCES.read_text(encoding="utf-8")
@@ -107,13 +111,16 @@ def _properties(template: str, resource: str) -> dict[str, Any]:
 class _OneAtATime:
     """moto, with DynamoDB's requests one after the other and its accepted writes in the journal."""
 
-    def __init__(self, app: WsgiApp, journal: "Journal | None") -> None:
+    def __init__(self, app: WsgiApp, journal: "Journal | None", written: threading.Event) -> None:
         self._app = app
         self._journal = journal
+        self._written = written
         self._lock = threading.Lock()
         self.recording = False
 
-    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
         target = environ.get("HTTP_X_AMZ_TARGET", "")
         if target.startswith("DynamoDB"):
             with self._lock:
@@ -141,8 +148,10 @@ class _OneAtATime:
 
         answer = list(self._app(environ, started))
         writes = target == "s3" or target.rpartition(".")[2] in _WRITES
-        if self.recording and self._journal and writes and status.startswith("2"):
-            self._journal.append(_entry(environ, target, body))
+        if writes and status.startswith("2"):
+            if self.recording and self._journal:
+                self._journal.append(_entry(environ, target, body))
+            self._written.set()
         return answer
 
 
@@ -212,8 +221,8 @@ class Journal:
                 for item in page["Items"]:
                     lines.write(json.dumps(_put_item(table, item), ensure_ascii=False) + "\n")
             s3 = boto3.client("s3")
-            for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
-                for found in page.get("Contents", []):
+            for objects in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+                for found in objects.get("Contents", []):
                     held = s3.get_object(Bucket=bucket, Key=found["Key"])
                     entry = _put_object(
                         bucket, found["Key"], held["Body"].read(), held["ContentType"]

@@ -1,4 +1,4 @@
-"""The sandbox helpdesk: takes tickets once per idempotency key, and sends replies until they arrive.
+"""The sandbox helpdesk: takes each ticket once, by its key, and sends replies until they arrive.
 
 Its REST interface is what connectors/helpdesks/sandbox.py speaks. Agents' replies leave as signed
 webhooks; one that was not taken is sent again, also after a restart.
@@ -75,8 +75,9 @@ class Desk:
         return self._say(ticket, "closed" if state == "closed" else "reopened", "")
 
     def _say(self, ticket: str, kind: str, text: str) -> bool:
-        entry = {"text": text, "agent": AGENT, "own": True, "event": uuid.uuid4().hex}
-        known = self._records.add_entry(entry["event"], ticket, kind, entry)
+        event = uuid.uuid4().hex
+        entry = {"text": text, "agent": AGENT, "own": True, "event": event}
+        known = self._records.add_entry(event, ticket, kind, entry)
         self._wake.set()
         return known
 
@@ -114,4 +115,3 @@ class Desk:
             return requests.post(self._replies_url, data=body, headers=headers, timeout=10).ok
         except requests.RequestException:
             return False
-

@@ -26,7 +26,9 @@ class Events:
             self._lines.append((self._count, line))
             self._changed.notify_all()
 
-    def follow(self, after: int, idle_seconds: float) -> Iterator[tuple[int, dict[str, Field]] | None]:
+    def follow(
+        self, after: int, idle_seconds: float
+    ) -> Iterator[tuple[int, dict[str, Field]] | None]:
         """Lines after a number, for ever; None whenever nothing happened for a while."""
         while True:
             with self._changed:

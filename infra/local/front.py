@@ -39,8 +39,13 @@ def start(app: Chalice, port: int) -> BaseWSGIServer:
     server = make_server(
         "127.0.0.1", port, _Gateway(app), threaded=True, request_handler=QuietHandler
     )
-    threading.Thread(target=server.serve_forever, name="front", daemon=True).start()
+    serve(server, "front")
     return server
+
+
+def serve(server: BaseWSGIServer, name: str) -> None:
+    """Serve in a thread, which ends soon after `shutdown`."""
+    threading.Thread(target=server.serve_forever, args=(0.05,), name=name, daemon=True).start()
 
 
 class _Gateway:

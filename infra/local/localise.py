@@ -58,7 +58,9 @@ def outside_addresses(page: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def localised(document: Document, api: str, addresses: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def localised(
+    document: Document, api: str, addresses: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
     """askonce.toml's content with the local addresses in it."""
     content = document.model_dump(mode="json", exclude_none=True, exclude_unset=True)
     content["public_url"] = api
@@ -81,9 +83,7 @@ def faults(document: Document) -> list[str]:
     somewhere = "http://127.0.0.1"
     local = Document.model_validate(localised(document, somewhere, outside_addresses(somewhere)))
     secrets_ = {**os.environ, **missing_secrets(document, {}), SMTP_ENVIRONMENT: "smtp://127.0.0.1"}
-    return Deployment(
-        local, CONNECTORS, HELPDESKS, NoTokens(), SecretReader(secrets_)
-    ).faults()
+    return Deployment(local, CONNECTORS, HELPDESKS, NoTokens(), SecretReader(secrets_)).faults()
 
 
 class NoTokens:

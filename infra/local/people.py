@@ -27,15 +27,33 @@ class Person:
     dmarc: str = "pass"
 
 
-PEOPLE = {
-    p.key: p
-    for p in (
-        Person("li", "Li Lei 李雷", "oLi00000000000000000000000", "li@example.com", "+8613800138000", "C-1001"),
-        Person("mei", "Mei Han 韩梅梅", "oMei0000000000000000000000", "mei@example.org", "+14155550123", "C-1002"),
-        # Forges Li's From: the mail server's DMARC check fails.
-        Person("mallory", "Mallory (stranger)", "oMal0000000000000000000000", "li@example.com", "+14155550199", None, dmarc="fail"),
-    )
-}  # fmt: skip
+LI = Person(
+    key="li",
+    name="Li Lei 李雷",
+    openid="oLi00000000000000000000000",
+    email="li@example.com",
+    phone="+8613800138000",
+    customer="C-1001",
+)
+MEI = Person(
+    key="mei",
+    name="Mei Han 韩梅梅",
+    openid="oMei0000000000000000000000",
+    email="mei@example.org",
+    phone="+14155550123",
+    customer="C-1002",
+)
+#: Forges Li's From: the mail server's DMARC check fails.
+MALLORY = Person(
+    key="mallory",
+    name="Mallory (stranger)",
+    openid="oMal0000000000000000000000",
+    email="li@example.com",
+    phone="+14155550199",
+    customer=None,
+    dmarc="fail",
+)
+PEOPLE = {p.key: p for p in (LI, MEI, MALLORY)}
 KNOWN = [p for p in PEOPLE.values() if p.customer]
 
 

@@ -19,49 +19,57 @@ from flask import Blueprint, Response, jsonify, request
 
 from infra.local.records import Records
 
-
 Credentials = Callable[[], tuple[str, str]]
 
 
 def wechat(records: Records, credentials: Credentials) -> Blueprint:
     """api.weixin.qq.com; `credentials` are app id and secret."""
     pages = Blueprint("wechat", __name__, url_prefix="/providers/wechat/cgi-bin")
-    tokens: list[str] = []
+    fake = _FakeWeChat(records, credentials)
+    pages.post("/stable_token")(fake.stable_token)
+    pages.post("/message/custom/send")(fake.send)
+    pages.get("/media/get")(fake.media)
+    return pages
 
-    @pages.post("/stable_token")
-    def stable_token() -> Response:
+
+class _FakeWeChat:
+    """WeChat answers 200 to everything; what went wrong stands in errcode."""
+
+    def __init__(self, records: Records, credentials: Credentials) -> None:
+        self._records = records
+        self._credentials = credentials
+        self._token = ""
+
+    def stable_token(self) -> Response:
         asked = request.get_json(force=True)
-        if (asked.get("appid"), asked.get("secret")) != credentials():
+        if (asked.get("appid"), asked.get("secret")) != self._credentials():
             return jsonify(errcode=40125, errmsg="invalid appsecret")
-        if not tokens or asked.get("force_refresh"):
-            tokens[:] = [secrets.token_urlsafe(32)]
-        return jsonify(access_token=tokens[0], expires_in=7200)
+        if not self._token or asked.get("force_refresh"):
+            self._token = secrets.token_urlsafe(32)
+        return jsonify(access_token=self._token, expires_in=7200)
 
-    def refused() -> Response | None:
-        if request.args.get("access_token") not in tokens:
+    def _refused(self) -> Response | None:
+        if not self._token or request.args.get("access_token") != self._token:
             return jsonify(errcode=40001, errmsg="invalid credential")
         return None
 
-    @pages.post("/message/custom/send")
-    def send() -> Response:
-        asked = request.get_json(force=True)
-        if no := refused():
+    def send(self) -> Response:
+        if no := self._refused():
             return no
-        if len(asked["text"]["content"].encode()) > 2048:
+        asked = request.get_json(force=True)
+        text = asked["text"]["content"]
+        if len(text.encode()) > 2048:
             return jsonify(errcode=45002, errmsg="content size out of limit")
-        records.add_line("wechat", asked["touser"], "in", {"text": asked["text"]["content"]})
+        self._records.add_line("wechat", asked["touser"], "in", {"text": text})
         return jsonify(errcode=0, errmsg="ok")
 
-    @pages.get("/media/get")
-    def media() -> Response:
-        if no := refused():
+    def media(self) -> Response:
+        if no := self._refused():
             return no
-        held = records.file(request.args.get("media_id", ""))
+        held = self._records.file(request.args.get("media_id", ""))
         if held is None:
             return jsonify(errcode=40007, errmsg="invalid media_id")
         return Response(held[1], content_type=held[0])
-
-    return pages
 
 
 def twilio(records: Records, credentials: Credentials) -> Blueprint:
@@ -123,7 +131,7 @@ class _Mailbox:
         body = mail.get_body(("plain", "html")) if isinstance(mail, EmailMessage) else None
         fields = {
             "subject": str(mail["Subject"] or ""),
-            "text": body.get_content().rstrip("\n") if body else "",
+            "text": body.get_content().replace("\r\n", "\n").rstrip("\n") if body else "",
             "message_id": str(mail["Message-ID"] or ""),
             "files": [
                 {

@@ -20,14 +20,14 @@ from infra.local.front import LOCAL_TIMEOUT_MS
 
 #: On AWS a minute; here one looks on.
 SCHEDULE_SECONDS = 5.0
-_IDLE_SECONDS = 0.05
 
 
 class Pumps:
     """A thread for each event source of the app."""
 
-    def __init__(self, app: Chalice) -> None:
+    def __init__(self, app: Chalice, written: threading.Event) -> None:
         self._stop = threading.Event()
+        self._written = written
         kinds: dict[str, Callable[[Any, Any], None]] = {
             "DynamoDBEventConfig": self._stream,
             "SQSEventConfig": self._queue,
@@ -49,26 +49,22 @@ class Pumps:
 
     def stop(self) -> None:
         self._stop.set()
+        self._written.set()
         for thread in self._threads:
             thread.join(timeout=3)
 
     def _stream(self, source: Any, handler: Any) -> None:
-        table = source.stream_arn.split("/")[1]
-        streams = boto3.client("dynamodbstreams")
-        arn = boto3.client("dynamodb").describe_table(TableName=table)["Table"]["LatestStreamArn"]
-        shard = streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"][0]["ShardId"]
-        position = streams.get_shard_iterator(
-            StreamArn=arn, ShardId=shard, ShardIteratorType="TRIM_HORIZON"
-        )["ShardIterator"]
+        """By sequence numbers: moto's iterators go stale when a transaction is rolled back."""
+        reader = _StreamReader(source.stream_arn.split("/")[1], source.batch_size)
         while not self._stop.is_set():
-            found = streams.get_records(ShardIterator=position, Limit=source.batch_size)
-            records = [_stream_record(r, arn) for r in found["Records"]]
-            if records and _failures(handler, {"Records": records}, source.name):
-                self._stop.wait(1)
-                continue  # the same batch again; what succeeded finds its work done
-            position = found.get("NextShardIterator") or position
+            records = reader.after()
             if not records:
-                self._stop.wait(_IDLE_SECONDS)
+                self._written.wait(1)
+                self._written.clear()
+            elif _failures(handler, {"Records": records}, source.name):
+                self._stop.wait(1)  # the same batch again; what succeeded finds its work done
+            else:
+                reader.position = records[-1]["dynamodb"]["SequenceNumber"]
 
     def _queue(self, source: Any, handler: Any) -> None:
         sqs = boto3.client("sqs", config=Config(read_timeout=10))
@@ -108,6 +104,32 @@ class Pumps:
                 "version": "0",
             }
             _failures(handler, event, source.name)
+
+
+class _StreamReader:
+    """Reads a table's one shard from a position on."""
+
+    def __init__(self, table: str, limit: int) -> None:
+        self._streams = boto3.client("dynamodbstreams")
+        described = boto3.client("dynamodb").describe_table(TableName=table)["Table"]
+        self._arn = described["LatestStreamArn"]
+        stream = self._streams.describe_stream(StreamArn=self._arn)["StreamDescription"]
+        self._shard = stream["Shards"][0]["ShardId"]
+        self._limit = limit
+        self.position = ""
+
+    def after(self) -> list[dict[str, Any]]:
+        start: Any = {"ShardIteratorType": "TRIM_HORIZON"}
+        if self.position:
+            start = {
+                "ShardIteratorType": "AFTER_SEQUENCE_NUMBER",
+                "SequenceNumber": self.position,
+            }
+        iterator = self._streams.get_shard_iterator(
+            StreamArn=self._arn, ShardId=self._shard, **start
+        )["ShardIterator"]
+        found = self._streams.get_records(ShardIterator=iterator, Limit=self._limit)
+        return [_stream_record(r, self._arn) for r in found["Records"]]
 
 
 def _failures(handler: Any, event: dict[str, Any], name: str) -> set[str]:

@@ -59,7 +59,8 @@ class Records:
                 return f"T{found['number']}"
             message = fields.pop("message")
             number = db.execute(
-                "INSERT INTO tickets (key, fields, state, priority, at) VALUES (?, ?, 'open', ?, ?)",
+                "INSERT INTO tickets (key, fields, state, priority, at)"
+                " VALUES (?, ?, 'open', ?, ?)",
                 (key, json.dumps(fields), fields.get("priority", "normal"), _now()),
             ).lastrowid
             self._insert(db, f"{key}-first", f"T{number}", "message", message)
@@ -150,7 +151,8 @@ class Records:
 def _row(row: sqlite3.Row) -> dict[str, Any]:
     found = dict(row)
     found.pop("key", None)
-    return found | json.loads(found.pop("fields", None) or "{}")
+    fields: dict[str, Any] = json.loads(found.pop("fields", None) or "{}")
+    return found | fields
 
 
 def _now() -> str:

@@ -222,7 +222,10 @@ def sms(
     inbox: str = "sms",
     sid: str = "",
 ) -> Sent:
-    """Twilio's webhook. `secrets_`: account_sid, token, number, public_url; `media`: (url, type)."""
+    """Twilio's webhook.
+
+    `secrets_`: account_sid, token, number, public_url; `media`: (url, type).
+    """
     sid = sid or f"SM{uuid.uuid4().hex}"
     form = {
         "ToCountry": "US",

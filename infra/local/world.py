@@ -1,7 +1,8 @@
 """The whole system in one process on loopback: `askonce dev`.
 
 Embedded AWS, the app behind an HTTP front, pumps, fake providers, the sandbox desk and its page.
-Everything it remembers lies in one folder; `world.json` in it tells other commands where it listens.
+Everything it remembers lies in one folder; `world.json` in it tells other commands where it
+listens.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import fcntl
 import io
 import json
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -96,7 +98,7 @@ class World:
             **AWS_ENVIRONMENT,
         }
         os.environ.update(environment)
-        address = self._start_servers(records, environment)
+        address = self._start_servers(records, environment, aws.written)
         self._write_private("world.json", json.dumps(asdict(address), indent=1))
         return address
 
@@ -139,7 +141,9 @@ class World:
         path.touch(mode=0o600)
         path.write_text(content, encoding="utf-8")
 
-    def _start_servers(self, records: Records, environment: dict[str, str]) -> Address:
+    def _start_servers(
+        self, records: Records, environment: dict[str, str], written: threading.Event
+    ) -> Address:
         """The app's front, the page, and last what drives them."""
         import app  # reads its prefix from the environment when it is imported
 
@@ -153,7 +157,9 @@ class World:
         def deployment() -> Any:  # there once the configuration is written
             return app.pipeline().deployment
 
-        desk = Desk(records, f"{api}/replies/{desk_name}", lambda: _desk_secret(deployment, desk_name))
+        desk = Desk(
+            records, f"{api}/replies/{desk_name}", lambda: _desk_secret(deployment, desk_name)
+        )
         site = Site(records, desk, self.events, deployment, api)
         site_server = _listening(site.start, self._port)
         self._parts.append(_Closing(site_server))
@@ -161,7 +167,7 @@ class World:
         self._write_private("askonce.toml", tomli_w.dumps(config))
         know_customers(app.pipeline().store, self._document)
         desk.start()
-        pumps = Pumps(app.app)
+        pumps = Pumps(app.app, written)
         pumps.start()
         self._parts += [desk, pumps]
         return Address(page=site.origin, api=api, environment=environment)
