@@ -1,0 +1,459 @@
+"""Fakes that implement the core's ports in memory, and can be told to fail."""
+
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pydantic import SecretStr
+
+from chalicelib.errors import ConflictError, PayloadError, RejectedError, SignatureError
+from chalicelib.pipeline import Pipeline
+from chalicelib.ports import (
+    Capabilities,
+    Connector,
+    FeedEntry,
+    Helpdesk,
+    HostedConnector,
+    Item,
+    PluginSettings,
+    WebhookRequest,
+    WebhookResponse,
+    Write,
+)
+from chalicelib.schema import (
+    Channel,
+    Conversation,
+    Direction,
+    Evidence,
+    Kind,
+    Level,
+    Message,
+    Reply,
+    TicketChange,
+    message_id,
+)
+from chalicelib.settings import Deployment, Document
+from chalicelib.store import Store
+
+START = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
+
+
+class Clock:
+    """Stands still until it is moved."""
+
+    def __init__(self, now: datetime = START) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def forward(self, **parts: float) -> None:
+        self.now += timedelta(**parts)
+
+
+class MemoryTable:
+    """A table of versioned documents, with the limits of the real one that matter here."""
+
+    def __init__(self) -> None:
+        self.items: dict[tuple[str, str], Item] = {}
+        self.calls = 0
+        #: Called with the writes before they take effect; may raise, or write by itself.
+        self.before_write: Callable[[Sequence[Write]], None] | None = None
+        #: New items, in order: what a stream would carry.
+        self.stream: list[Item] = []
+        self._lock = threading.RLock()
+
+    def get(self, pk: str, sk: str) -> Item | None:
+        self.calls += 1
+        _demand_key(pk, sk)
+        return self.items.get((pk, sk))
+
+    def query(
+        self, pk: str, low: str, high: str, *, newest_first: bool = False, limit: int = 100
+    ) -> list[Item]:
+        self.calls += 1
+        _demand_key(pk, low)
+        found = sorted(sk for own, sk in self.items if own == pk and low <= sk <= high)
+        if newest_first:
+            found.reverse()
+        return [self.items[pk, sk] for sk in found[:limit]]
+
+    def due(self, bucket: str, until: str, limit: int = 100) -> list[tuple[str, str]]:
+        return self._index("due", "due_at", bucket, until, limit)
+
+    def thread(self, name: str, limit: int = 500) -> list[tuple[str, str]]:
+        return self._index("thread", "thread_at", name, "~", limit)
+
+    def _index(
+        self, key: str, order: str, name: str, until: str, limit: int
+    ) -> list[tuple[str, str]]:
+        self.calls += 1
+        found = [i for i in self.items.values() if i.index.get(key) == name]
+        found = [i for i in found if i.index[order] <= until]
+        found.sort(key=lambda i: i.index[order])
+        return [(i.pk, i.sk) for i in found[:limit]]
+
+    def write(self, *writes: Write) -> None:
+        self.calls += 1
+        if hook := self.before_write:
+            hook(writes)
+        with self._lock:
+            keys = [(w.item.pk, w.item.sk) for w in writes]
+            assert len(set(keys)) == len(keys), "DynamoDB refuses two writes of one item"
+            assert len(writes) <= 100, "DynamoDB takes 100 writes in a transaction"
+            for write in writes:
+                _demand_key(write.item.pk, write.item.sk)
+                stored = self.items.get((write.item.pk, write.item.sk))
+                if (stored.version if stored else 0) != write.item.version:
+                    raise ConflictError("written by somebody else", existing=stored)
+            for write in writes:
+                self._apply(write)
+
+    def _apply(self, write: Write) -> None:
+        key = (write.item.pk, write.item.sk)
+        if write.delete:
+            del self.items[key]
+            return
+        written = replace(write.item, version=write.item.version + 1)
+        self.items[key] = written
+        if not write.item.version:
+            self.stream.append(written)
+
+
+def _demand_key(pk: str, sk: str) -> None:
+    assert pk, "DynamoDB refuses empty keys"
+    assert sk, "DynamoDB refuses empty keys"
+
+
+class MemoryQueue:
+    """A FIFO queue that drops repeated deduplication ids, as SQS does for five minutes."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[str, str]] = []
+        self._seen: set[str] = set()
+        self.fails = False
+
+    def send(self, body: str, *, group: str, deduplication_id: str) -> None:
+        if self.fails:
+            raise OSError("the queue is out of reach")
+        assert len(group) <= 128
+        assert len(deduplication_id) <= 128
+        if deduplication_id not in self._seen:
+            self._seen.add(deduplication_id)
+            self.waiting.append((group, json.loads(body)["message_id"]))
+
+    def take(self) -> list[str]:
+        """Every waiting message id, in order; the queue is empty then."""
+        taken, self.waiting = [message for _, message in self.waiting], []
+        return taken
+
+
+class MemoryBucket:
+    """A bucket."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+
+    def put(self, key: str, content: bytes, media_type: str) -> None:
+        self.objects[key] = content
+
+    def get(self, key: str) -> bytes:
+        return self.objects[key]
+
+    def link(self, key: str, name: str, seconds: int) -> str:
+        return f"https://bucket.example/{key}?for={seconds}"
+
+
+class FakeSettings(PluginSettings):
+    """One secret, as the smallest real connector has."""
+
+    secret: SecretStr = SecretStr("right")
+
+
+class FakeChannel(Connector):
+    """A provider whose webhook is our own JSON: {from, text, id, ...}, signed by a header."""
+
+    name = "fake"
+    channel = Channel.SMS
+    settings_model = FakeSettings
+    capabilities = Capabilities(
+        kinds_in=frozenset(Kind), kinds_out=frozenset({Kind.TEXT}), evidence=("sms",)
+    )
+    prefix = "phone"
+    sent: list[Message]
+    #: Raised by the next sends, one each; None lets one through.
+    failures: list[Exception | None]
+
+    def __init__(self, settings: PluginSettings, context: Any) -> None:
+        super().__init__(settings, context)
+        self.sent = []
+        self.failures = []
+
+    def verify(self, request: WebhookRequest) -> None:
+        if request.header("signature") != "right":
+            raise SignatureError("wrong")
+
+    def parse(self, request: WebhookRequest) -> list[Message]:
+        try:
+            lines = json.loads(request.body)
+        except ValueError as error:
+            raise PayloadError("no JSON") from error
+        return [self._message(line, request) for line in lines]
+
+    def _message(self, line: Mapping[str, Any], request: WebhookRequest) -> Message:
+        address = f"{self.prefix}:{line['from']}"
+        own = Evidence(
+            address=address, level=Level(line.get("level", "verified")), source=self.channel.value
+        )
+        others = [Evidence(**e) for e in line.get("evidence", ())]
+        return Message(
+            id=message_id(self.context.name, address, line["id"]),
+            direction=Direction.INBOUND,
+            channel=self.channel,
+            connector=self.name,
+            inbox=self.context.name,
+            external_id=line["id"],
+            address=address,
+            account="us",
+            evidence=(own, *others),
+            kind=Kind(line.get("kind", "text")),
+            text=line.get("text", ""),
+            subject=line.get("subject", ""),
+            references=tuple(line.get("references", ())),
+            automatic=line.get("automatic", False),
+            sent_at=request.received_at,
+            received_at=request.received_at,
+        )
+
+    def acknowledge(
+        self, messages: Sequence[Message], answer: Message | None = None
+    ) -> WebhookResponse:
+        return WebhookResponse(body=answer.text if answer else "ok")
+
+    def send(self, message: Message) -> str:
+        failure = self.failures.pop(0) if self.failures else None
+        if failure:
+            raise failure
+        self.sent.append(message)
+        return f"provider-{message.id}"
+
+
+class FakeEmail(FakeChannel):
+    """A channel that threads, and may be sent to twice."""
+
+    name = "fake_email"
+    channel = Channel.EMAIL
+    prefix = "email"
+    capabilities = replace(FakeChannel.capabilities, threads=True, resends_safely=True)
+
+
+class FakeWeChat(FakeChannel):
+    """A channel that answers in the response."""
+
+    name = "fake_wechat"
+    channel = Channel.WECHAT
+    prefix = "wechat"
+    capabilities = replace(FakeChannel.capabilities, answers_within_seconds=4.8)
+
+
+class FakeChat(FakeChannel, HostedConnector):
+    """A channel that we host."""
+
+    name = "fake_chat"
+    channel = Channel.WEBCHAT
+    prefix = "webchat"
+    capabilities = replace(FakeChannel.capabilities, resends_safely=True)
+
+    def page(self, name: str, request: WebhookRequest) -> WebhookResponse:
+        return WebhookResponse(body=name)
+
+    def reader(self, request: WebhookRequest) -> str:
+        return request.header("reader")
+
+    def transcript(self, entries: Sequence[FeedEntry], after: int) -> WebhookResponse:
+        return WebhookResponse(body="\n".join(f"{e.seq} {e.message.text}" for e in entries))
+
+
+@dataclass
+class Call:
+    """What the helpdesk was asked to do."""
+
+    what: str
+    key: str
+    ticket: str
+    text: str
+
+
+class FakeDesk(Helpdesk):
+    """A helpdesk that acts once per idempotency key, and can be told to fail."""
+
+    name = "fake_desk"
+    settings_model = FakeSettings
+
+    def __init__(self, settings: PluginSettings, name: str) -> None:
+        super().__init__(settings, name)
+        self.effects: dict[str, Call] = {}
+        #: Raised by the next calls, one each, before (or, in `late_failures`, after) the effect.
+        self.failures: list[Exception | None] = []
+        self.late_failures: list[Exception | None] = []
+        self.tries = 0
+
+    def open_ticket(
+        self, message: Message, conversation: Conversation, *, idempotency_key: str
+    ) -> str:
+        opened = sum(call.what == "open" for call in self.effects.values())
+        call = Call("open", idempotency_key, f"T{opened + 1}", message.text)
+        return self._once(call).ticket
+
+    def add_comment(
+        self, ticket_id: str, message: Message, conversation: Conversation, *, idempotency_key: str
+    ) -> None:
+        self._once(Call("comment", idempotency_key, ticket_id, message.text))
+
+    def add_note(
+        self, ticket_id: str, text: str, conversation: Conversation, *, idempotency_key: str
+    ) -> None:
+        self._once(Call("note", idempotency_key, ticket_id, text))
+
+    def _once(self, call: Call) -> Call:
+        self.tries += 1
+        if self.failures and (failure := self.failures.pop(0)):
+            raise failure
+        done = self.effects.setdefault(call.key, call)
+        if self.late_failures and (failure := self.late_failures.pop(0)):
+            raise failure
+        return done
+
+    def verify(self, request: WebhookRequest) -> None:
+        if request.header("signature") != "right":
+            raise SignatureError("wrong")
+
+    def parse(self, request: WebhookRequest) -> list[Reply | TicketChange]:
+        event = json.loads(request.body)
+        if "state" in event:
+            return [TicketChange(**event, at=request.received_at)]
+        return [Reply(**event, sent_at=request.received_at)]
+
+
+class NoTokens:
+    """Fetches every time."""
+
+    def get(self, name: str, fetch: Callable[[], tuple[str, float]], *, stale: str = "") -> str:
+        return fetch()[0]
+
+
+@dataclass
+class World:
+    """A pipeline over fakes, and hands to drive it with."""
+
+    pipeline: Pipeline
+    table: MemoryTable
+    bucket: MemoryBucket
+    forward_queue: MemoryQueue
+    deliver_queue: MemoryQueue
+    clock: Clock
+    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    _numbers: int = 0
+    _relayed: int = 0
+
+    @property
+    def desk(self) -> FakeDesk:
+        desk = self.pipeline.deployment.helpdesk("desk")
+        assert isinstance(desk, FakeDesk)
+        return desk
+
+    def channel(self, inbox: str) -> FakeChannel:
+        connector = self.pipeline.deployment.inbox(inbox)
+        assert isinstance(connector, FakeChannel)
+        return connector
+
+    def say(self, inbox: str, sender: str, text: str, **more: Any) -> WebhookResponse:
+        """A customer's message, accepted and not yet brought any further."""
+        self._numbers += 1
+        line = {"from": sender, "text": text, "id": f"id-{self._numbers}", **more}
+        return self.pipeline.accept(inbox, self.request([line]))
+
+    def reply(self, ticket: str, text: str, external_id: str = "") -> WebhookResponse:
+        """An agent's answer, accepted and not yet brought any further."""
+        self._numbers += 1
+        event = {
+            "ticket_id": ticket,
+            "external_id": external_id or f"reply-{self._numbers}",
+            "text": text,
+            "author": "Kim",
+        }
+        return self.pipeline.accept_reply("desk", self.request(event))
+
+    def request(self, body: Any, signature: str = "right") -> WebhookRequest:
+        return WebhookRequest(
+            method="POST",
+            headers={"signature": (signature,)},
+            body=json.dumps(body).encode(),
+            received_at=self.clock.now,
+        )
+
+    def settle(self) -> None:
+        """Everything that the stream and the queues carry, until nothing moves any more."""
+        while self._relayed < len(self.table.stream) or self._queued():
+            for item in self.table.stream[self._relayed :]:
+                self._relayed += 1
+                if item.index.get("kind") == "message":
+                    self.pipeline.relay(item.pk.removeprefix("MSG#"))
+            for message in self.forward_queue.take():
+                self.pipeline.forward(message)
+            for message in self.deliver_queue.take():
+                self.pipeline.deliver(message)
+
+    def _queued(self) -> bool:
+        return bool(self.forward_queue.waiting or self.deliver_queue.waiting)
+
+    def names(self) -> list[str]:
+        """The events so far, by name."""
+        return [name for name, _ in self.events]
+
+
+CONNECTORS: dict[str, Callable[[], type[Connector]]] = {
+    kind.name: (lambda kind=kind: kind)  # type: ignore[misc]  # a default argument binds the loop's class
+    for kind in (FakeChannel, FakeEmail, FakeWeChat, FakeChat)
+}
+HELPDESKS: dict[str, Callable[[], type[Helpdesk]]] = {"fake_desk": lambda: FakeDesk}
+
+
+def document(**policy: Any) -> Document:
+    """A configuration of one inbox a channel, and one helpdesk."""
+    return Document.model_validate(
+        {
+            "public_url": "https://askonce.example",
+            "helpdesk": "desk",
+            "inboxes": {
+                "sms": {"connector": "fake"},
+                "email": {"connector": "fake_email"},
+                "wechat": {"connector": "fake_wechat"},
+                "chat": {"connector": "fake_chat"},
+            },
+            "helpdesks": {"desk": {"connector": "fake_desk"}},
+            "policy": policy,
+        }
+    )
+
+
+def world(table: Any = None, **policy: Any) -> World:
+    """A fresh one; `policy` as in askonce.toml."""
+    clock = Clock()
+    made = table or MemoryTable()
+    bucket, forward, deliver = MemoryBucket(), MemoryQueue(), MemoryQueue()
+    events: list[tuple[str, dict[str, Any]]] = []
+    configured = document(**policy)
+    pipeline = Pipeline(
+        store=Store(made, bucket, forward, deliver, clock),
+        deployment=Deployment(configured, CONNECTORS, HELPDESKS, NoTokens()),
+        clock=clock,
+        report=lambda name, **fields: events.append((name, fields)),
+    )
+    return World(pipeline, made, bucket, forward, deliver, clock, events)
+
+
+REFUSED = RejectedError("the provider refused it")
