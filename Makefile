@@ -7,7 +7,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: setup run test demo check lint types package lock clean
+.PHONY: setup run test demo check lint types package repeats-model lock clean
 
 setup: $(READY)
 
@@ -35,9 +35,16 @@ types: setup
 	$(BIN)/mypy
 
 package: setup
-	$(BIN)/python infra/package.py dev build/out
+	$(BIN)/python -m infra.package dev build/out
+	$(BIN)/python -m infra.runtime_check build/out
 
 check: lint types test package
+
+# Rebuilds chalicelib/rarity.json; its source is large, so it gets an environment of its own.
+repeats-model:
+	$(PYTHON) -m venv build/model
+	build/model/bin/pip install --quiet wordfreq==3.1.1 jieba==0.42.1
+	build/model/bin/python infra/repeats_model.py
 
 # Resolved together, without the registry's address: names, versions and hashes only.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

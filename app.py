@@ -30,7 +30,7 @@ DELIVER_QUEUE = f"{PREFIX}-deliver.fifo"
 #: infra/overrides.yaml puts the real one in its place; the local pump reads the table's name.
 STREAM_ARN = f"arn:aws:dynamodb:us-east-1:123456789012:table/{PREFIX}/stream/latest"
 #: How long a claim outlives the function that made it.
-LEASE_MARGIN_SECONDS = 5.0
+LEASE_MARGIN_SECONDS = 2.0
 
 app = Chalice(app_name="askonce")
 # These arrive as base64, undecoded. Never text/xml: Chalice answers no text in a binary type.

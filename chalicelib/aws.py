@@ -101,6 +101,7 @@ class DynamoTable:
             ExpressionAttributeValues={":name": {"S": name}, ":until": {"S": until}},
             Limit=limit,
         )
+        _demand_whole(response)
         return [(found["pk"]["S"], found["sk"]["S"]) for found in response["Items"]]
 
     def write(self, *writes: Write) -> None:
@@ -118,6 +119,8 @@ class DynamoTable:
         except ClientError as error:
             if error.response["Error"].get("Code") != "ConditionalCheckFailedException":
                 raise
+            if "Key" in request and "Item" not in error.response:
+                return  # deleted by us, the answer lost; or by somebody else, which is the same
             _conflict_unless_ours([cast(Mapping[str, Any], error.response)], writer)
 
     def _write_all(self, requests: Sequence[dict[str, Any]], writer: str) -> None:

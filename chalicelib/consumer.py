@@ -14,7 +14,7 @@ from chalicelib.errors import RetryableError
 
 MAX_DELAY_SECONDS = 900.0
 #: Lambda's own reserve: what is not begun by then goes back untouched.
-RESERVE_SECONDS = 5.0
+RESERVE_SECONDS = 2.0
 
 
 def consume(

@@ -7,7 +7,15 @@ forged From never reaches the questions of the mailbox's owner.
 
 from collections.abc import Sequence
 
-from chalicelib.schema import Address, AddressLink, Conversation, Evidence, Level, Message
+from chalicelib.schema import (
+    Address,
+    AddressLink,
+    Conversation,
+    Evidence,
+    Level,
+    Message,
+    Question,
+)
 
 UNPROVEN = "unproven:"
 #: The source of a link that an operator made by taking an address away from a contact.
@@ -85,17 +93,19 @@ def level_after(address: Address, source: str) -> Level:
     return Level.CLAIMED if claimed else Level.VERIFIED
 
 
-def may_disclose(conversation: Conversation, address: Address, link: AddressLink | None) -> bool:
-    """Whether what was answered in a conversation may be told to an address.
+def may_disclose(
+    conversation: Conversation, question: Question, address: Address, link: AddressLink | None
+) -> bool:
+    """Whether what was answered to a question may be told to an address.
 
     To the address that asked, always. To another one only when both are verified and it belongs
     to the conversation's contact right now.
     """
-    if address == conversation.asked_by:
+    if address == question.asked_by:
         return True
     return (
         link is not None
         and link.contact_id == conversation.contact_id
         and link.level is Level.VERIFIED
-        and conversation.asked_by_level is Level.VERIFIED
+        and question.asked_by_level is Level.VERIFIED
     )

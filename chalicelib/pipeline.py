@@ -13,14 +13,13 @@ what `askonce tail` shows, and where tests pull the plug.
 """
 
 import hashlib
-import secrets
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from chalicelib import identity, repeats
-from chalicelib.contacts import Contacts
+from chalicelib import conversations, notes
 from chalicelib.errors import (
     ConflictError,
     NotFoundError,
@@ -29,7 +28,6 @@ from chalicelib.errors import (
     RetryableError,
     TooLargeError,
 )
-from chalicelib.policy import Mode, language_of
 from chalicelib.ports import (
     Connector,
     Helpdesk,
@@ -37,40 +35,25 @@ from chalicelib.ports import (
     WebhookRequest,
     WebhookResponse,
 )
+from chalicelib.resolve import Resolver
 from chalicelib.schema import (
-    AddressLink,
-    Answer,
     Attachment,
     Conversation,
     Direction,
     Kind,
-    Level,
     Message,
-    Outcome,
     Participant,
-    Priority,
     Reply,
-    State,
     Ticket,
     TicketChange,
-    Verdict,
     message_id,
 )
 from chalicelib.settings import Deployment
-from chalicelib.store import (
-    Held,
-    History,
-    Home,
-    Quarantined,
-    Reference,
-    Step,
-    Store,
-    Stored,
-    TicketHome,
-)
+from chalicelib.store import Held, Quarantined, Reference, Step, Store, Stored, TicketHome
 
-ASKONCE = "askonce"
-_TRIES = 8
+_GLANCE_SECONDS = 0.05
+#: Quarantined requests of a helpdesk lie under this and its name, which no inbox can have.
+_REPLIES = "replies/"
 
 
 @dataclass(frozen=True)
@@ -83,6 +66,8 @@ class Pipeline:
     report: Callable[..., None]
     #: The longest that one call to the store takes.
     worst_call_seconds: float = 4.0
+    #: Waits for that many seconds.
+    pause: Callable[[float], None] = time.sleep
 
     # accept
 
@@ -102,8 +87,10 @@ class Pipeline:
         except PayloadError as error:
             self._quarantine(inbox, request, str(error))
             return connector.acknowledge(())
-        stored = [self._store(message) for message in messages]
-        return connector.acknowledge(messages, self._answer_in_response(connector, stored, request))
+        until = self._respond_until(connector, messages, request)
+        stored = [self._store(message, until) for message in messages]
+        answer = self._answer_in_response(stored[0], until) if until else None
+        return connector.acknowledge(messages, answer)
 
     def response_headers(self, inbox: str, request: WebhookRequest) -> Mapping[str, str]:
         """Headers that even a refusal needs, or a browser keeps it from its page."""
@@ -114,8 +101,8 @@ class Pipeline:
             raise NotFoundError(f"no inbox {name}")
         return self.deployment.inbox(name)
 
-    def _store(self, message: Message) -> Held[Stored]:
-        held, new = self.store.add(message)
+    def _store(self, message: Message, until: datetime | None = None) -> Held[Stored]:
+        held, new = self.store.add(message, claimed_until=until)
         self.report(
             "accepted" if new else "redelivered",
             inbox=message.inbox,
@@ -143,7 +130,7 @@ class Pipeline:
         self.report("quarantined", inbox=inbox, quarantine=identity_, new=new, why=reason)
 
     def retry_quarantined(self, quarantine_id: str) -> int:
-        """Read a quarantined request with today's code; returns how many messages it held.
+        """Read a quarantined request with today's code; returns how many items it held.
 
         NotFoundError, PayloadError when it is still unreadable.
         """
@@ -157,37 +144,63 @@ class Pipeline:
             body=held.body or b"",
             received_at=held.received_at,
         )
-        messages = self.deployment.inbox(held.inbox).parse(request)
-        for message in messages:
-            self._store(message)
+        if held.inbox.startswith(_REPLIES):
+            name = held.inbox.removeprefix(_REPLIES)
+            found = self.deployment.helpdesk(name).parse(request)
+            for item in found:
+                self._take(name, item, held.received_at)
+            count = len(found)
+        else:
+            messages = self.deployment.inbox(held.inbox).parse(request)
+            for message in messages:
+                self._store(message)
+            count = len(messages)
         self.store.release(quarantine_id)
-        return len(messages)
+        return count
 
-    def _answer_in_response(
-        self, connector: Connector, stored: Sequence[Held[Stored]], request: WebhookRequest
-    ) -> Message | None:
-        """What can be answered at once, where the channel can hear it; None leaves it to relay."""
+    def _respond_until(
+        self, connector: Connector, messages: Sequence[Message], request: WebhookRequest
+    ) -> datetime | None:
+        """Until when a call to the store may begin, for an answer to be in the response.
+
+        None where the channel cannot hear one. Till then the message is ours, and relay waits.
+        """
         seconds = connector.capabilities.answers_within_seconds
-        if seconds is None or len(stored) != 1:
+        if seconds is None or len(messages) != 1:
             return None
-        until = request.received_at + timedelta(seconds=seconds - self.worst_call_seconds)
-        resolved = self.resolve(stored[0].noun.message.id, held=stored[0], respond_until=until)
+        return request.received_at + timedelta(seconds=seconds - self.worst_call_seconds)
+
+    def _answer_in_response(self, held: Held[Stored], until: datetime) -> Message | None:
+        """What can be answered at once; None leaves it to relay."""
+        resolved = self.resolve(held.noun.message.id, held=held, respond_until=until)
         message = resolved.noun.message if resolved else None
         if not message or not message.verdict or not message.verdict.said_in_response:
             return None
-        return self._said(message, message.verdict.said or "")
+        return conversations.said(message, message.verdict.said or "")
 
     # relay and resolve
 
     def relay(self, stored_id: str, attempt: str = "") -> None:
         """Bring a stored message to its queue. Called by the stream, and by tick."""
-        held = self.store.message(stored_id)
+        held = self._after_response(stored_id)
         if held is None:
             return
         if held.noun.message.direction is Direction.INBOUND:
             self._relay_inbound(held, attempt)
         else:
             self._relay_outbound(held, attempt)
+
+    def _after_response(self, stored_id: str) -> Held[Stored] | None:
+        """The message, once `accept` no longer works on its answer: mostly at once."""
+        while held := self.store.message(stored_id):
+            stored = held.noun
+            working = stored.claimed_until and stored.claimed_until > self.clock()
+            if not working or stored.step is not Step.ACCEPTED:
+                break
+            if stored.message.direction is Direction.OUTBOUND:
+                break  # deliver has it
+            self.pause(_GLANCE_SECONDS)
+        return held
 
     def _relay_inbound(self, held: Held[Stored], attempt: str) -> None:
         resolved = self.resolve(held.noun.message.id, held=held)
@@ -203,8 +216,8 @@ class Pipeline:
 
     def _relay_outbound(self, held: Held[Stored], attempt: str) -> None:
         stored, message = held.noun, held.noun.message
-        if message.author != ASKONCE and message.conversation_id:
-            self.store.amend(message.conversation_id, lambda c: _answered(c, message))
+        if message.author != conversations.ASKONCE and message.conversation_id:
+            self.store.amend(message.conversation_id, lambda c: conversations.answer(c, message))
         if stored.step is Step.ACCEPTED:
             self.store.enqueue(message, attempt=attempt)
             self.report("queued", message=message.id, conversation=message.conversation_id)
@@ -234,207 +247,9 @@ class Pipeline:
         held: Held[Stored] | None = None,
         respond_until: datetime | None = None,
     ) -> Held[Stored] | None:
-        """Give a message its contact, verdict and conversation, in one commit. Safe to repeat.
-
-        With `respond_until`, whatever AskOnce says goes out in the HTTP response; past that time
-        nothing is done, and relay does it. None if the message is gone or time ran out.
-        """
-        for _ in range(_TRIES):
-            held = held or self.store.message(stored_id)
-            if held is None or held.noun.step is not Step.ACCEPTED:
-                return held
-            try:
-                return self._resolve(held, respond_until)
-            except ConflictError:
-                held = None  # somebody else wrote to the contact or the message: decide again
-        raise RetryableError("the contact keeps changing")
-
-    def _resolve(self, held: Held[Stored], respond_until: datetime | None) -> Held[Stored] | None:
-        message = held.noun.message
-        if self._too_late(respond_until):
-            return None
-        link = self._contacts.of(message)
-        history = self.store.history(link.noun.contact_id)
-        thread = self.store.conversation_of_reference(message.inbox, message.references)
-        if self._too_late(respond_until):
-            return None
-        verdict = repeats.judge(
-            message,
-            [c.noun for c in history.conversations],
-            sender=link.noun.address,
-            thread=thread,
-            policy=self.deployment.document.policy.repeats,
-            now=self.clock(),
-        )
-        if verdict.outcome is Outcome.IGNORED:
-            return self._commit(held, verdict, None, link, history, respond_until)
-        conversation = self._joined(message, verdict, history, link) or Held(
-            self._new_conversation(message, link)
-        )
-        verdict = self._say(message, verdict, conversation.noun, link, respond_until)
-        if verdict.said:
-            conversation = conversation.change(last_said_at=self.clock())
-        return self._commit(held, verdict, conversation, link, history, respond_until)
-
-    def _too_late(self, until: datetime | None) -> bool:
-        return until is not None and self.clock() > until
-
-    @property
-    def _contacts(self) -> Contacts:
-        return Contacts(self.store, self.clock)
-
-    def _joined(
-        self, message: Message, verdict: Verdict, history: History, link: Held[AddressLink]
-    ) -> Held[Conversation] | None:
-        """The conversation that the verdict joins, this message counted; None for a new one."""
-        if verdict.outcome is Outcome.NEW:
-            return None
-        found = next(
-            c for c in history.conversations if c.noun.id == verdict.closest_conversation_id
-        )
-        repeated = verdict.outcome is Outcome.REPEAT
-        reopens = found.noun.state is State.CLOSED and repeats.is_question(message)
-        return found.change(
-            state=State.OPEN if reopens and not repeated else found.noun.state,
-            participants=_with_participant(found.noun, message, link.noun),
-            last_active_at=max(found.noun.last_active_at, message.received_at),
-            asked_times=found.noun.asked_times + (1 if repeated else 0),
-            priority=Priority.HIGH if repeated else found.noun.priority,
-        )
-
-    def _new_conversation(self, message: Message, link: Held[AddressLink]) -> Conversation:
-        words = message.words
-        category, priority, due_at = self.deployment.document.policy.categorise(
-            words, message.received_at
-        )
-        _, level = identity.sender(message)
-        conversation = Conversation(
-            # Of the message's id, so that a commit whose answer got lost is found, not repeated.
-            id="q" + message.id[1:],
-            reference=_reference(),
-            contact_id=link.noun.contact_id,
-            asked_at=message.received_at,
-            asked_by=link.noun.address,
-            asked_by_level=level,
-            question=words[:2000],
-            first_message_id=message.id,
-            language=language_of([words]),
-            category=category,
-            priority=priority,
-            last_active_at=message.received_at,
-            first_reply_due_at=due_at,
-        )
-        return conversation.model_copy(
-            update={"participants": _with_participant(conversation, message, link.noun)}
-        )
-
-    def _say(
-        self,
-        message: Message,
-        verdict: Verdict,
-        conversation: Conversation,
-        link: Held[AddressLink],
-        respond_until: datetime | None,
-    ) -> Verdict:
-        """The verdict, with what the customer hears at once, or what the agent gets proposed."""
-        if verdict.outcome is not Outcome.REPEAT:
-            return verdict
-        document = self.deployment.document
-        if document.policy.repeats.mode is Mode.SUGGEST:
-            answer = conversation.answer
-            return verdict.model_copy(update={"proposed": answer.text if answer else None})
-        if why := self._why_silent(message, conversation, link.noun):
-            return verdict.model_copy(update={"kept_silent": why})
-        kind = "answered" if conversation.answer else "in_progress"
-        said = getattr(document.wording, kind)(conversation, language_of([message.words]))
-        if not said:
-            return verdict.model_copy(update={"kept_silent": "the wording is empty"})
-        in_response = respond_until is not None
-        return verdict.model_copy(
-            update={"said": said, "said_kind": kind, "said_in_response": in_response}
-        )
-
-    def _why_silent(
-        self, message: Message, conversation: Conversation, link: AddressLink
-    ) -> str | None:
-        """Why a repeat is not answered, in an agent's words; None if it may be."""
-        if link.level is not Level.VERIFIED:
-            return "the sender is not proven: an answer would reach the address's owner"
-        if not identity.may_disclose(conversation, link.address, link):
-            return "who asked first is not proven to be the same person"
-        if message.automatic:
-            return "a machine sent it"
-        if self.deployment.document.policy.spoke_lately(conversation, self.clock()):
-            return "AskOnce spoke in this conversation a moment ago"
-        return None
-
-    def _said(self, message: Message, text: str) -> Message:
-        """The outbound message in which AskOnce itself speaks; always the same one."""
-        return Message(
-            id=message_id("said", message.id),
-            direction=Direction.OUTBOUND,
-            channel=message.channel,
-            connector=message.connector,
-            inbox=message.inbox,
-            external_id=message.id,
-            address=message.address,
-            account=message.account,
-            author=ASKONCE,
-            kind=Kind.TEXT,
-            text=text,
-            subject=_answer_subject(message.subject),
-            references=(message.external_id, *message.references),
-            automatic=True,
-            sent_at=message.received_at,
-            received_at=message.received_at,
-            contact_id=message.contact_id,
-            conversation_id=message.conversation_id,
-        )
-
-    def _commit(  # everything that one decision writes
-        self,
-        held: Held[Stored],
-        verdict: Verdict,
-        conversation: Held[Conversation] | None,
-        link: Held[AddressLink],
-        history: History,
-        respond_until: datetime | None,
-    ) -> Held[Stored] | None:
-        """Write the decision: message, conversation, contact, and what AskOnce says."""
-        message = held.noun.message.model_copy(
-            update={
-                "contact_id": link.noun.contact_id,
-                "conversation_id": conversation.noun.id if conversation else None,
-                "verdict": verdict,
-            }
-        )
-        step = Step.RESOLVED if conversation else Step.DONE
-        resolved = held.change(message=message, step=step)
-        puts: list[Held[Any]] = [resolved]
-        if conversation:
-            puts.append(conversation)
-            if not conversation.version:
-                puts.append(Held(_home(conversation.noun)))
-        contact = self._contacts.suggest(history, message)
-        if (conversation and not conversation.version) or contact != history.contact.noun:
-            # The contact's version serialises new questions: of two at once, one sees the other.
-            puts.append(Held(contact, history.contact.version))
-        if verdict.said:
-            step = Step.DONE if verdict.said_in_response else Step.ACCEPTED
-            puts.append(Held(Stored(message=self._said(message, verdict.said), step=step)))
-        if self._too_late(respond_until):
-            return None
-        self.store.commit(*puts)
-        self.report(
-            "resolved",
-            message=message.id,
-            outcome=verdict.outcome.value,
-            rule=verdict.rule,
-            score=verdict.score,
-            said=verdict.said_kind,
-            conversation=message.conversation_id,
-        )
-        return replace(resolved, version=held.version + 1)
+        """Give a message its contact, verdict and conversation: `Resolver.resolve`."""
+        resolver = Resolver(self.store, self.deployment.document, self.clock, self.report)
+        return resolver.resolve(stored_id, held=held, respond_until=respond_until)
 
     # forward
 
@@ -481,7 +296,7 @@ class Pipeline:
         if message.id != self._opener(conversation, message):
             helpdesk.add_comment(ticket.id, message, conversation, idempotency_key=message.id)
             self.report("commented", message=message.id, ticket=ticket.id)
-        for n, note in enumerate(_notes(message)):
+        for n, note in enumerate(notes.of(message)):
             helpdesk.add_note(
                 ticket.id, note, conversation, idempotency_key=f"{message.id}-note{n}"
             )
@@ -520,19 +335,14 @@ class Pipeline:
 
     def _with_files(self, message: Message) -> Message:
         """The message with its files in the bucket and in memory, fetched where need be."""
-        connector = self.deployment.inbox(message.inbox)
-        attachments = tuple(
-            self._fetched(connector, message, n, a) for n, a in enumerate(message.attachments)
-        )
+        attachments = tuple(self._fetched(message, n, a) for n, a in enumerate(message.attachments))
         return message.model_copy(update={"attachments": attachments})
 
-    def _fetched(
-        self, connector: Connector, message: Message, number: int, attachment: Attachment
-    ) -> Attachment:
+    def _fetched(self, message: Message, number: int, attachment: Attachment) -> Attachment:
         if attachment.key or not attachment.source or attachment.unavailable:
             return self.store.load(attachment)
         try:
-            content = connector.fetch(attachment)
+            content = self._connector(message.inbox).fetch(attachment)
         except RejectedError as error:
             return attachment.model_copy(update={"unavailable": str(error)})
         kept = self.store.keep(message, number, attachment.model_copy(update={"content": content}))
@@ -546,7 +356,7 @@ class Pipeline:
         if conversation.ticket:
             helpdesk.add_note(
                 conversation.ticket.id,
-                f"Not delivered: {stored.failure}",
+                notes.undelivered(stored.failure or ""),
                 conversation,
                 idempotency_key=f"{stored.message.id}-undelivered",
             )
@@ -564,38 +374,33 @@ class Pipeline:
         try:
             found = helpdesk.parse(request)
         except PayloadError as error:
-            self._quarantine(f"replies-{helpdesk_name}", request, str(error))
+            self._quarantine(f"{_REPLIES}{helpdesk_name}", request, str(error))
             return helpdesk.acknowledge()
         for item in found:
-            ticket = Ticket(helpdesk=helpdesk_name, id=item.ticket_id)
-            conversation_id = self.store.conversation_of_ticket(ticket)
-            if conversation_id is None:
-                raise NotFoundError("a ticket that we did not open")
-            if isinstance(item, TicketChange):
-                self._change_state(conversation_id, item)
-            else:
-                self._store_reply(helpdesk_name, conversation_id, item, request)
+            self._take(helpdesk_name, item, request.received_at)
         return helpdesk.acknowledge()
 
-    def _change_state(self, conversation_id: str, change: TicketChange) -> None:
-        def changed(conversation: Conversation) -> Conversation:
-            answered = State.ANSWERED if conversation.answer else State.OPEN
-            state = State.CLOSED if change.state == "closed" else answered
-            due_at = None if state is State.CLOSED else conversation.first_reply_due_at
-            return conversation.model_copy(update={"state": state, "first_reply_due_at": due_at})
-
-        self.store.amend(conversation_id, changed)
-        self.report("ticket.changed", conversation=conversation_id, state=change.state)
+    def _take(self, helpdesk_name: str, item: Reply | TicketChange, received_at: datetime) -> None:
+        """Store an agent's reply, or a ticket's new state."""
+        ticket = Ticket(helpdesk=helpdesk_name, id=item.ticket_id)
+        conversation_id = self.store.conversation_of_ticket(ticket)
+        if conversation_id is None:
+            raise NotFoundError("a ticket that we did not open")
+        if isinstance(item, TicketChange):
+            self.store.amend(conversation_id, lambda c: conversations.change(c, item))
+            self.report("ticket.changed", conversation=conversation_id, state=item.state)
+        else:
+            self._store_reply(helpdesk_name, conversation_id, item, received_at)
 
     def _store_reply(
-        self, helpdesk_name: str, conversation_id: str, reply: Reply, request: WebhookRequest
+        self, helpdesk_name: str, conversation_id: str, reply: Reply, received_at: datetime
     ) -> None:
         held = self.store.conversation(conversation_id)
         target = self._target(held.noun) if held else None
         if held is None or target is None:
             raise NotFoundError("the ticket's conversation has no address to reply to")
         self._store(
-            _addressed(
+            conversations.addressed(
                 Message(
                     id=message_id("reply", helpdesk_name, reply.external_id),
                     direction=Direction.OUTBOUND,
@@ -609,7 +414,7 @@ class Pipeline:
                     text=reply.text,
                     attachments=reply.attachments,
                     sent_at=reply.sent_at,
-                    received_at=request.received_at,
+                    received_at=received_at,
                     contact_id=held.noun.contact_id,
                     conversation_id=conversation_id,
                 ),
@@ -617,13 +422,28 @@ class Pipeline:
             )
         )
 
-    def _target(self, conversation: Conversation) -> Participant | None:
-        """The address used last, of those that still belong to the conversation's contact."""
+    def _target(
+        self, conversation: Conversation, message: Message | None = None
+    ) -> Participant | None:
+        """The address used last, of those that still belong to the conversation's contact.
+
+        What AskOnce says answers one message, and goes where that came from, or nowhere.
+        """
         for participant in conversation.participants:
+            if message and message.author == conversations.ASKONCE:
+                where = (participant.address, participant.inbox)
+                if where != (message.address, message.inbox):
+                    continue
             link = self.store.link(participant.sender)
             if link and link.noun.contact_id == conversation.contact_id:
                 return participant
         return None
+
+    def _connector(self, inbox: str) -> Connector:
+        """An inbox to send through or fetch from; RejectedError if it is configured no more."""
+        if not self._is_configured(inbox):
+            raise RejectedError(f"the inbox {inbox} is not configured any more")
+        return self.deployment.inbox(inbox)
 
     # deliver
 
@@ -649,20 +469,20 @@ class Pipeline:
     def _deliver(self, claimed: Held[Stored], *, unknown_end: bool) -> None:
         message = claimed.noun.message
         conversation = self._conversation(message)
-        target = self._target(conversation)
+        target = self._target(conversation, message)
         if target is None:
             raise RejectedError("no address of this person is left to reply to")
-        if message.author != ASKONCE:  # what AskOnce says answers one message, where that came in
-            message = _addressed(message, target)
-        connector = self.deployment.inbox(message.inbox)
+        if message.author != conversations.ASKONCE:
+            message = conversations.addressed(message, target)
+        connector = self._connector(message.inbox)
         if unknown_end and not connector.capabilities.resends_safely:
-            raise RejectedError(_MAY_HAVE_ARRIVED)
+            raise RejectedError(notes.MAY_HAVE_ARRIVED)
         loaded = tuple(self.store.load(a) for a in message.attachments)
         try:
             provider_id = connector.send(message.model_copy(update={"attachments": loaded}))
         except RetryableError as error:
             if error.uncertain and not connector.capabilities.resends_safely:
-                raise RejectedError(_MAY_HAVE_ARRIVED) from error
+                raise RejectedError(notes.MAY_HAVE_ARRIVED) from error
             raise
         self.report("sent", message=message.id, inbox=message.inbox)
         if connector.capabilities.threads:
@@ -714,93 +534,21 @@ class Pipeline:
         try:
             self.deployment.helpdesk(ticket.helpdesk).add_note(
                 ticket.id,
-                f"The first reply is late: it was due by {due_at:%H:%M} UTC.",
+                notes.overdue(due_at),
                 conversation,
                 idempotency_key=f"{conversation.id}-overdue",
             )
         except (RetryableError, RejectedError) as error:
             self.report("overdue.untold", conversation=conversation.id, why=str(error))
             return
-        self.store.amend(
-            conversation.id,
-            lambda c: c.model_copy(update={"first_reply_due_at": None, "priority": Priority.HIGH}),
-        )
+        self.store.amend(conversation.id, conversations.overdue)
         self.report("overdue", conversation=conversation.id)
-
-
-_MAY_HAVE_ARRIVED = (
-    "the connection broke while it was being sent, so it may or may not have arrived; "
-    "send it again if the customer does not react"
-)
 
 
 def _for_helpdesk(stored: Stored) -> bool:
     """What the customer said, once resolved; what we could not send, for the agents to know."""
     inbound = stored.message.direction is Direction.INBOUND
     return stored.step is (Step.RESOLVED if inbound else Step.UNDELIVERED)
-
-
-def _home(conversation: Conversation) -> Home:
-    return Home(
-        conversation_id=conversation.id,
-        contact_id=conversation.contact_id,
-        asked_at=conversation.asked_at,
-    )
-
-
-def _answered(conversation: Conversation, message: Message) -> Conversation:
-    """The conversation after an agent's reply; an older reply never replaces a newer one."""
-    if conversation.answer and conversation.answer.at >= message.sent_at:
-        return conversation
-    closed = conversation.state is State.CLOSED
-    return conversation.model_copy(
-        update={
-            "answer": Answer(text=message.text, author=message.author, at=message.sent_at),
-            "state": State.CLOSED if closed else State.ANSWERED,
-            "last_active_at": max(conversation.last_active_at, message.received_at),
-            "first_reply_due_at": None,
-        }
-    )
-
-
-def _with_participant(
-    conversation: Conversation, message: Message, link: AddressLink
-) -> tuple[Participant, ...]:
-    """Who wrote, latest first, each address once."""
-    latest = Participant(
-        address=message.address,
-        sender=link.address,
-        channel=message.channel,
-        inbox=message.inbox,
-        account=message.account,
-        last_at=message.received_at,
-        external_id=message.external_id,
-        subject=message.subject,
-    )
-    others = [
-        p for p in conversation.participants if (p.sender, p.inbox) != (latest.sender, latest.inbox)
-    ]
-    return tuple(sorted((latest, *others), key=lambda p: p.last_at, reverse=True))
-
-
-def _addressed(message: Message, target: Participant) -> Message:
-    """An outbound message on its way to where the customer wrote last."""
-    return message.model_copy(
-        update={
-            "channel": target.channel,
-            "inbox": target.inbox,
-            "address": target.address,
-            "account": target.account,
-            "subject": _answer_subject(target.subject),
-            "references": (target.external_id,) if target.external_id else (),
-        }
-    )
-
-
-def _answer_subject(subject: str) -> str:
-    if not subject or subject.lower().startswith(("re:", "re：", "回复", "答复")):
-        return subject
-    return f"Re: {subject}"
 
 
 def _reference_to(message: Message, provider_id: str) -> Reference:
@@ -811,41 +559,6 @@ def _reference_to(message: Message, provider_id: str) -> Reference:
     )
 
 
-def _notes(message: Message) -> list[str]:
-    """What agents are told beside the customer's words."""
-    notes: list[str] = []
-    verdict = message.verdict
-    if verdict and verdict.outcome in (Outcome.REPEAT, Outcome.RELATED):
-        notes.append(_verdict_note(verdict, message))
-    _, level = identity.sender(message)
-    if level is Level.CLAIMED:
-        notes.append(
-            f"The sender is not proven ({identity.own_source(message)}): this may be "
-            f"{message.address} or somebody else. Nothing was disclosed, no history was joined."
-        )
-    return notes
-
-
-def _verdict_note(verdict: Verdict, message: Message) -> str:
-    lines = [f"Asked again, by {message.channel.value}: {verdict.reason}."]
-    if verdict.said:
-        lines.append(f"AskOnce told the customer:\n{verdict.said}")
-    elif verdict.kept_silent:
-        lines.append(f"AskOnce said nothing: {verdict.kept_silent}.")
-    elif verdict.proposed:
-        lines.append(f"The earlier answer, to send again if it fits:\n{verdict.proposed}")
-    return "\n".join(lines)
-
-
 def _without_bytes(message: Message) -> Message:
     bare = tuple(a.model_copy(update={"content": None, "url": None}) for a in message.attachments)
     return message.model_copy(update={"attachments": bare})
-
-
-_REFERENCE_LETTERS = "23456789ABCDEFGHJKMNPQRSTVWXYZ"
-
-
-def _reference() -> str:
-    """What people can read to each other: `Q-7F3K-2M4P`, without letters that look alike."""
-    letters = "".join(secrets.choice(_REFERENCE_LETTERS) for _ in range(8))
-    return f"Q-{letters[:4]}-{letters[4:]}"

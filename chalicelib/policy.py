@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from chalicelib.schema import Conversation, Priority
+from chalicelib.schema import Answer, Conversation, Priority
 
 Language = Literal["zh", "en"]
 
@@ -144,14 +144,12 @@ class Wording(_Section):
     en: Words = _EN
     zh: Words = _ZH
 
-    def answered(self, conversation: Conversation, language: Language) -> str:
+    def answered(self, conversation: Conversation, answer: Answer, language: Language) -> str:
         """The earlier answer, to be told again."""
-        if not conversation.answer:
-            return ""
-        at = conversation.answer.at
+        at = answer.at
         on = f"{at.year}年{at.month}月{at.day}日" if language == "zh" else f"{at:%-d %B %Y}"
         return self._of(language).answered.format(
-            answer=conversation.answer.text, reference=conversation.reference, answered_on=on
+            answer=answer.text, reference=conversation.reference, answered_on=on
         )
 
     def in_progress(self, conversation: Conversation, language: Language) -> str:

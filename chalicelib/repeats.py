@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from chalicelib.policy import Mode, RepeatPolicy
-from chalicelib.schema import Conversation, Kind, Message, Outcome, State, Verdict
+from chalicelib.schema import Conversation, Kind, Message, Outcome, Participant, Question, Verdict
 from chalicelib.text import fold, normalise, numbers, tokens
 
 #: Above it a message belongs to the earlier question's ticket.
@@ -231,21 +231,26 @@ def _by_nature(
 def _by_score(
     message: Message, conversations: Sequence[Conversation], policy: RepeatPolicy, now: datetime
 ) -> Verdict | None:
-    candidates = [c for c in conversations if _within_horizon(c, policy, now)]
+    candidates = [
+        (c, q) for c in conversations for q in c.questions if _within_horizon(c, q, policy, now)
+    ]
     if policy.mode is Mode.OFF or not candidates or not message.words.strip():
         return None
-    found = scores(message.words, [c.question for c in candidates])
-    score, closest = max(zip(found, candidates, strict=True), key=lambda pair: pair[0])
+    found = scores(message.words, [q.text for _, q in candidates])
+    score, (conversation, closest) = max(
+        zip(found, candidates, strict=True), key=lambda pair: pair[0]
+    )
     if score < _threshold(policy.join_threshold, JOIN_THRESHOLD):
         return None
-    stop = veto(message.words, closest.question)
+    stop = veto(message.words, closest.text)
     same = score >= _threshold(policy.answer_threshold, ANSWER_THRESHOLD) and stop is None
     return Verdict(
         outcome=Outcome.REPEAT if same else Outcome.RELATED,
         rule="score",
-        reason=_why(score, closest, same=same, stop=stop),
+        reason=_why(score, conversation, closest, same=same, stop=stop),
         score=round(score, 3),
-        closest_conversation_id=closest.id,
+        closest_conversation_id=conversation.id,
+        closest_message_id=closest.message_id,
         veto=stop,
     )
 
@@ -254,19 +259,37 @@ def _threshold(own: float | None, shipped: float) -> float:
     return shipped if own is None else own
 
 
-def _within_horizon(conversation: Conversation, policy: RepeatPolicy, now: datetime) -> bool:
-    days = policy.open_days if conversation.state is State.OPEN else policy.answered_days
-    return now - conversation.last_active_at <= timedelta(days=days)
+def _within_horizon(
+    conversation: Conversation, question: Question, policy: RepeatPolicy, now: datetime
+) -> bool:
+    """An answer may be given again for a while; an open question is the same matter for less."""
+    if question.answer:
+        return now - question.answer.at <= timedelta(days=policy.answered_days)
+    return now - conversation.last_active_at <= timedelta(days=policy.open_days)
 
 
-def _why(score: float, closest: Conversation, *, same: bool, stop: str | None) -> str:
+def _why(
+    score: float, conversation: Conversation, closest: Question, *, same: bool, stop: str | None
+) -> str:
+    asked = next((p for p in conversation.participants if p.sender == closest.asked_by), None)
     when = f"{closest.asked_at:%Y-%m-%d %H:%M} UTC"
-    on = closest.participants[-1].channel if closest.participants else "another channel"
+    on = asked.channel if asked else "another channel"
     if same:
         return f"asked before, on {on}, {when}, in nearly the same words (score {score:.2f})"
     if stop:
         return f"close to what was asked on {on}, {when} (score {score:.2f}), but {stop}"
     return f"about what was asked on {on}, {when} (score {score:.2f})"
+
+
+def _same_subject(participant: Participant, message: Message) -> bool:
+    """Chats have no subject; two mails with two subjects are two matters."""
+    ours, theirs = (
+        _RE.sub("", s.casefold()).strip() for s in (message.subject, participant.subject)
+    )
+    return ours == theirs
+
+
+_RE = re.compile(r"^(?:\s*(?:re|fwd?|回复|答复|转发)\s*[:：])+")
 
 
 def _by_time(
@@ -280,7 +303,7 @@ def _by_time(
     for conversation in conversations:
         for participant in conversation.participants:
             same = (participant.sender, participant.inbox) == (sender, message.inbox)
-            if same and participant.last_at >= since:
+            if same and participant.last_at >= since and _same_subject(participant, message):
                 return Verdict(
                     outcome=Outcome.FOLLOW_UP,
                     rule="time",

@@ -196,7 +196,9 @@ class Verdict(Noun):
     score: float | None = None
     """How alike the closest earlier question is, 0 to 1; null where nothing was compared."""
     closest_conversation_id: str | None = None
-    """The earlier question that is closest, whether it was joined or not."""
+    """Where the closest earlier question was asked, whether it was joined or not."""
+    closest_message_id: str | None = None
+    """The message that asked the closest earlier question."""
     veto: str | None = None
     """Why a question that is alike enough is not answered, for example `other number`."""
     mode: str = "off"
@@ -336,8 +338,25 @@ class Ticket(Noun):
     """The helpdesk's own id."""
 
 
+class Question(Noun):
+    """Something asked in a conversation, and what was answered to it."""
+
+    text: str
+    """The question's words."""
+    message_id: str
+    """The message that asked it."""
+    asked_at: Moment
+    """When."""
+    asked_by: Address
+    """The address that asked; decides to whom the answer may be told."""
+    asked_by_level: Level
+    """How sure we were of that address."""
+    answer: Answer | None = None
+    """The latest answer that an agent gave before the next question."""
+
+
 class Conversation(Noun):
-    """Our thread on one question with one contact, across channels."""
+    """Our thread on one matter with one contact, across channels."""
 
     id: str
     """Ours."""
@@ -346,29 +365,25 @@ class Conversation(Noun):
     contact_id: str
     """The person."""
     asked_at: Moment
-    """When the question was first asked."""
+    """When it began."""
     asked_by: Address
-    """The address that asked first; decides to whom its answer may be told."""
-    asked_by_level: Level
-    """How sure we were of that address."""
-    question: str
-    """The question's words."""
+    """The address that began it: the conversation follows it to another contact."""
     first_message_id: str
-    """The message that asked first: the ticket is opened with it."""
+    """The message that began it: the ticket is opened with it."""
+    questions: tuple[Question, ...] = ()
+    """What was asked in it, oldest first."""
     language: Literal["zh", "en"] = "en"
-    """The language of the question."""
+    """The language of the first question."""
     category: str = "question"
     """From the owner's list of categories."""
     priority: Priority = Priority.NORMAL
     """`high` when the category says so, or when it was asked again."""
     state: State = State.OPEN
     """`open`, `answered` or `closed`."""
-    answer: Answer | None = None
-    """The latest answer of an agent."""
     participants: tuple[Participant, ...] = ()
     """Who wrote, latest first."""
     asked_times: int = 1
-    """How often the question was asked, repeats included."""
+    """How often something in it was asked, repeats included."""
     last_active_at: Moment
     """When either side last said something."""
     last_said_at: Moment | None = None

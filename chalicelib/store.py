@@ -94,6 +94,14 @@ class Home(Noun):
     contact_id: str
     asked_at: Moment
 
+    @classmethod
+    def of(cls, conversation: Conversation) -> "Home":
+        return cls(
+            conversation_id=conversation.id,
+            contact_id=conversation.contact_id,
+            asked_at=conversation.asked_at,
+        )
+
 
 class TicketHome(Noun):
     """Which conversation a ticket belongs to."""
@@ -169,12 +177,14 @@ class Store:
 
     # Messages
 
-    def add(self, message: Message) -> tuple[Held[Stored], bool]:
+    def add(
+        self, message: Message, claimed_until: datetime | None = None
+    ) -> tuple[Held[Stored], bool]:
         """Record a message once. Returns it as stored, and whether it is new.
 
         One request to the table; none to the bucket unless the message carries long bytes.
         """
-        held = Held(Stored(message=self.offload(message)))
+        held = Held(Stored(message=self.offload(message), claimed_until=claimed_until))
         try:
             self.commit(held)
         except ConflictError as conflict:

@@ -1,0 +1,47 @@
+"""What every test gets: no way to the network, and AWS in process where it asks for it."""
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from chalicelib import aws
+from chalicelib.aws import DynamoTable
+
+TABLE = "askonce"
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any connection that would leave this machine fails its test, even inside `except`."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            pytest.fail(f"a connection to {address[0]} was tried")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture
+def moto_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """AWS in process with the stack of infra/resources.yaml; the name of its bucket."""
+    from moto import mock_aws
+
+    from infra.local.aws import ENVIRONMENT, create_resources
+
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    aws.client.cache_clear()
+    with mock_aws():
+        yield create_resources(TABLE)
+    aws.client.cache_clear()
+
+
+@pytest.fixture
+def moto_table(moto_bucket: str) -> DynamoTable:
+    """The table of that stack."""
+    return DynamoTable(TABLE)

@@ -452,6 +452,7 @@ def world(table: Any = None, **policy: Any) -> World:
         deployment=Deployment(configured, CONNECTORS, HELPDESKS, NoTokens()),
         clock=clock,
         report=lambda name, **fields: events.append((name, fields)),
+        pause=lambda seconds: clock.forward(seconds=seconds),
     )
     return World(pipeline, made, bucket, forward, deliver, clock, events)
 

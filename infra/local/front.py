@@ -19,8 +19,8 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
 MAX_BYTES = 10 * 1024 * 1024
-#: As the stages set it, so that claims end soon after a killed local world.
-LOCAL_TIMEOUT_MS = 6000
+#: Short, so that the claims of a killed world end soon.
+LOCAL_TIMEOUT_MS = 4000
 
 
 class QuietHandler(WSGIRequestHandler):

@@ -1,0 +1,179 @@
+"""Whose is it, was it asked before, which conversation, and what is said at once: one commit.
+
+Two callers: the stream, for every message; and `accept`, on channels that can answer in the HTTP
+response. Whichever comes first commits; the other finds the work done.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from chalicelib import conversations, identity, repeats
+from chalicelib.contacts import Contacts
+from chalicelib.errors import ConflictError, RetryableError
+from chalicelib.policy import Mode, language_of
+from chalicelib.schema import AddressLink, Conversation, Level, Message, Outcome, Question, Verdict
+from chalicelib.settings import Document
+from chalicelib.store import Held, History, Home, Step, Store, Stored
+
+_TRIES = 8
+
+
+@dataclass(frozen=True)
+class Resolver:
+    """Gives stored messages their contact, verdict and conversation."""
+
+    store: Store
+    document: Document
+    clock: Callable[[], datetime]
+    report: Callable[..., None]
+
+    def resolve(
+        self,
+        stored_id: str,
+        *,
+        held: Held[Stored] | None = None,
+        respond_until: datetime | None = None,
+    ) -> Held[Stored] | None:
+        """Decide about a message, and commit. Safe to repeat.
+
+        With `respond_until`, whatever AskOnce says goes out in the HTTP response; past that time
+        nothing is done, and the stream does it. None if the message is gone or time ran out.
+        """
+        for _ in range(_TRIES):
+            held = held or self.store.message(stored_id)
+            if held is None or held.noun.step is not Step.ACCEPTED:
+                return held
+            try:
+                return self._decide(held, respond_until)
+            except ConflictError:
+                held = None  # somebody else wrote to the contact or the message: decide again
+        raise RetryableError("the contact keeps changing")
+
+    def _decide(self, held: Held[Stored], respond_until: datetime | None) -> Held[Stored] | None:
+        message = held.noun.message
+        if self._too_late(respond_until):
+            return None
+        link = Contacts(self.store, self.clock).of(message).noun
+        history = self.store.history(link.contact_id)
+        thread = self.store.conversation_of_reference(message.inbox, message.references)
+        if self._too_late(respond_until):
+            return None
+        verdict = repeats.judge(
+            message,
+            [c.noun for c in history.conversations],
+            sender=link.address,
+            thread=thread,
+            policy=self.document.policy.repeats,
+            now=self.clock(),
+        )
+        conversation = self._conversation(message, verdict, history, link)
+        if conversation and verdict.outcome is Outcome.REPEAT:
+            verdict = self._say(message, verdict, conversation.noun, link)
+            if verdict.said:
+                in_response = respond_until is not None
+                verdict = verdict.model_copy(update={"said_in_response": in_response})
+                conversation = conversation.change(last_said_at=self.clock())
+        decided = message.model_copy(
+            update={
+                "contact_id": link.contact_id,
+                "conversation_id": conversation.noun.id if conversation else None,
+                "verdict": verdict,
+            }
+        )
+        if self._too_late(respond_until):
+            return None
+        return self._commit(held, decided, conversation, history)
+
+    def _too_late(self, until: datetime | None) -> bool:
+        return until is not None and self.clock() > until
+
+    def _conversation(
+        self, message: Message, verdict: Verdict, history: History, link: AddressLink
+    ) -> Held[Conversation] | None:
+        """The conversation with this message in it, new or joined; None for an event."""
+        if verdict.outcome is Outcome.IGNORED:
+            return None
+        if verdict.outcome is Outcome.NEW:
+            return Held(conversations.begin(message, link, self.document.policy))
+        joined = verdict.closest_conversation_id
+        found = next(c for c in history.conversations if c.noun.id == joined)
+        changed = conversations.join(found.noun, message, link, verdict.outcome)
+        return replace(found, noun=changed)
+
+    def _say(
+        self, message: Message, verdict: Verdict, conversation: Conversation, link: AddressLink
+    ) -> Verdict:
+        """The verdict, with what the customer hears at once, or what the agent gets proposed."""
+        question = next(
+            q for q in conversation.questions if q.message_id == verdict.closest_message_id
+        )
+        answer = question.answer
+        if self.document.policy.repeats.mode is Mode.SUGGEST:
+            return verdict.model_copy(update={"proposed": answer.text if answer else None})
+        if why := self._why_silent(message, conversation, question, link):
+            return verdict.model_copy(update={"kept_silent": why})
+        wording, language = self.document.wording, language_of([message.words])
+        if answer:
+            kind, said = "answered", wording.answered(conversation, answer, language)
+        else:
+            kind, said = "in_progress", wording.in_progress(conversation, language)
+        if not said:
+            return verdict.model_copy(update={"kept_silent": "the wording is empty"})
+        return verdict.model_copy(update={"said": said, "said_kind": kind})
+
+    def _why_silent(
+        self, message: Message, conversation: Conversation, question: Question, link: AddressLink
+    ) -> str | None:
+        """Why a repeat is not answered, in an agent's words; None if it may be."""
+        if link.level is not Level.VERIFIED:
+            return "the sender is not proven: an answer would reach the address's owner"
+        if not identity.may_disclose(conversation, question, link.address, link):
+            return "who asked first is not proven to be the same person"
+        if message.automatic:
+            return "a machine sent it"
+        if self.document.policy.spoke_lately(conversation, self.clock()):
+            return "AskOnce spoke in this conversation a moment ago"
+        return None
+
+    def _commit(
+        self,
+        held: Held[Stored],
+        message: Message,
+        conversation: Held[Conversation] | None,
+        history: History,
+    ) -> Held[Stored]:
+        """Write the decision: message, conversation, contact, and what AskOnce says."""
+        step = Step.RESOLVED if conversation else Step.DONE
+        resolved = held.change(message=message, step=step, claimed_until=None)
+        puts: list[Held[Any]] = [resolved]
+        begins = conversation is not None and not conversation.version
+        if conversation:
+            puts.append(conversation)
+        if conversation and begins:
+            puts.append(Held(Home.of(conversation.noun)))
+        contact = Contacts(self.store, self.clock).suggest(history, message)
+        if begins or contact != history.contact.noun:
+            # The contact's version serialises new questions: of two at once, one sees the other.
+            puts.append(Held(contact, history.contact.version))
+        verdict = message.verdict
+        if verdict and verdict.said:
+            step = Step.DONE if verdict.said_in_response else Step.ACCEPTED
+            spoken = conversations.said(message, verdict.said)
+            puts.append(Held(Stored(message=spoken, step=step)))
+        self.store.commit(*puts)
+        self._report(message)
+        return replace(resolved, version=held.version + 1)
+
+    def _report(self, message: Message) -> None:
+        verdict = message.verdict or Verdict(outcome=Outcome.IGNORED, rule="", reason="")
+        self.report(
+            "resolved",
+            message=message.id,
+            outcome=verdict.outcome.value,
+            rule=verdict.rule,
+            score=verdict.score,
+            said=verdict.said_kind,
+            conversation=message.conversation_id,
+        )
