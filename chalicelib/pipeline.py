@@ -468,6 +468,8 @@ class Pipeline:
 
     def _deliver(self, claimed: Held[Stored], *, unknown_end: bool) -> None:
         message = claimed.noun.message
+        if unknown_end and not self._connector(message.inbox).capabilities.resends_safely:
+            raise RejectedError(notes.MAY_HAVE_ARRIVED)
         conversation = self._conversation(message)
         target = self._target(conversation, message)
         if target is None:
@@ -475,8 +477,6 @@ class Pipeline:
         if message.author != conversations.ASKONCE:
             message = conversations.addressed(message, target)
         connector = self._connector(message.inbox)
-        if unknown_end and not connector.capabilities.resends_safely:
-            raise RejectedError(notes.MAY_HAVE_ARRIVED)
         loaded = tuple(self.store.load(a) for a in message.attachments)
         try:
             provider_id = connector.send(message.model_copy(update={"attachments": loaded}))

@@ -21,7 +21,7 @@ from chalicelib.text import fold, normalise, numbers, tokens
 #: Above it a message belongs to the earlier question's ticket.
 JOIN_THRESHOLD = 0.30
 #: Above it, with no veto, it is the same question: nearly the same words.
-ANSWER_THRESHOLD = 0.80
+ANSWER_THRESHOLD = 0.85
 
 #: A word used once in this many words weighs a half.
 _HALF_WEIGHT = 3e-4

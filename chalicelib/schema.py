@@ -31,7 +31,10 @@ def message_id(*parts: str) -> str:
 
 
 def _utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:  # the year 1 somewhere east of Greenwich
+        raise ValueError("the time is out of range") from None
 
 
 Moment = Annotated[AwareDatetime, AfterValidator(_utc)]

@@ -283,12 +283,13 @@ class Store:
         )
 
     def conversation(self, conversation_id: str) -> Held[Conversation] | None:
-        home = self._get(Home, f"CONV#{conversation_id}", "HOME")
-        if not home:
-            return None
-        return self._get(
-            Conversation, f"CONTACT#{home.noun.contact_id}", _conversation_sk(home.noun)
-        )
+        """Where its home says that it lies; looked for again if it moved meanwhile."""
+        seen = 0
+        while (home := self.home(conversation_id)) and home.version != seen:
+            pk, seen = f"CONTACT#{home.noun.contact_id}", home.version
+            if found := self._get(Conversation, pk, _conversation_sk(home.noun)):
+                return found
+        return None
 
     def home(self, conversation_id: str) -> Held[Home] | None:
         return self._get(Home, f"CONV#{conversation_id}", "HOME")

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from chalicelib.errors import RejectedError, RetryableError
+from chalicelib.errors import DeliveryError, RejectedError, RetryableError
 
 CONNECT_SECONDS, READ_SECONDS = 3.0, 10.0
 MAX_ANSWER_BYTES = 1024 * 1024
@@ -32,12 +32,15 @@ class Answer:
     headers: Mapping[str, str]
     body: bytes
 
-    def json(self) -> Any:
-        """The body as JSON. RetryableError when it is none: some proxy spoke, not the server."""
+    def json(self) -> dict[str, Any]:
+        """The body, a JSON object. RetryableError for anything else: some proxy spoke."""
         try:
-            return jsonlib.loads(self.body or b"null")
-        except ValueError:
-            raise RetryableError("the answer is no JSON", uncertain=True) from None
+            found = jsonlib.loads(self.body)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise RetryableError("the answer is no JSON object", uncertain=True)
+        return found
 
 
 def call(  # an HTTP request has that many parts
@@ -122,15 +125,21 @@ def bounded(chunks: Iterable[bytes], limit: int) -> bytes:
 
 def judge_status(status: int, headers: Mapping[str, str], host: str) -> None:
     """Return for 2xx; RetryableError for what may pass by itself; RejectedError for the rest."""
+    if error := status_error(status, headers, host):
+        raise error
+
+
+def status_error(status: int, headers: Mapping[str, str], host: str) -> DeliveryError | None:
+    """What `judge_status` raises; None for 2xx."""
     if 200 <= status < 300:
-        return
+        return None
     if status in _AGAIN:
-        raise RetryableError(
+        return RetryableError(
             f"HTTP {status} from {host}",
             retry_after_seconds=retry_after_seconds(headers.get("Retry-After", "")),
             uncertain=status in _UNKNOWN,
         )
-    raise RejectedError(f"HTTP {status} from {host}")
+    return RejectedError(f"HTTP {status} from {host}")
 
 
 def retry_after_seconds(value: str) -> float | None:
@@ -139,7 +148,7 @@ def retry_after_seconds(value: str) -> float | None:
         return float(value[:9])
     try:
         at = parsedate_to_datetime(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
     return max(0.0, (at - datetime.now(UTC)).total_seconds())
@@ -195,9 +204,10 @@ def demand_listed(url: str, hosts: Collection[str]) -> None:
         port = parts.port
     except ValueError:
         raise RejectedError("the file's address is malformed") from None
-    place = f"{parts.hostname}:{port}" if port else parts.hostname
+    place = parts.hostname if port is None else f"{parts.hostname}:{port}"
     local = parts.hostname in ("127.0.0.1", "localhost") and place in hosts
-    if parts.username or parts.password or "\\" in url or place not in hosts:
+    odd = "@" in parts.netloc or any(c <= " " or c == "\\" for c in url)
+    if odd or place not in hosts:
         raise RejectedError("the file lies on a host that is not the provider's")
     if parts.scheme != "https" and not (local and parts.scheme == "http"):
         raise RejectedError("the file's address is not https")

@@ -10,13 +10,16 @@ import email
 import re
 import unicodedata
 from base64 import b64decode
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email import policy
+from email.headerregistry import Address
 from email.message import EmailMessage, Message
+from email.policy import EmailPolicy
 from email.utils import formatdate, getaddresses, parsedate_to_datetime
 from html import unescape
+from typing import Any
 
 from chalicelib.errors import PayloadError, RejectedError
 from chalicelib.schema import Attachment
@@ -26,6 +29,7 @@ MAX_HEADER_BYTES = 64 * 1024
 MAX_PARTS = 200
 MAX_MULTIPARTS = 20
 MAX_TEXT = 64 * 1024
+MAX_TAGS = 10_000
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def read(raw: bytes) -> Mail:
     """The mail in these bytes. PayloadError, and nothing else."""
     _demand_caps(raw)
     try:
-        return _read(email.message_from_bytes(raw, policy=policy.compat32))
+        return _read(email.message_from_bytes(raw, _class=_counted(), policy=policy.compat32))
     except (RecursionError, LookupError, ValueError, TypeError, AttributeError) as error:
         raise PayloadError(f"the mail cannot be read: {type(error).__name__}") from error
 
@@ -67,6 +71,20 @@ def _demand_caps(raw: bytes) -> None:
     lowered = raw.lower()
     if lowered.count(b"content-type:") > MAX_PARTS or lowered.count(b"multipart/") > MAX_MULTIPARTS:
         raise PayloadError("the mail has too many parts")
+
+
+def _counted() -> Callable[..., Message]:
+    """Makes parts, not too many: one in a multipart needs no header that could be counted."""
+    made = 0
+
+    def make(**options: Any) -> Message:
+        nonlocal made
+        made += 1
+        if made > MAX_PARTS:
+            raise PayloadError("the mail has too many parts")
+        return Message(**options)
+
+    return make
 
 
 def _read(mail: Message) -> Mail:
@@ -114,9 +132,7 @@ def header_text(raw: str) -> str:
     character (RFC 2047 forbids it). No control characters are left: a decoded line feed in a
     subject would become a header of its own in the answer.
     """
-    if any("\udc80" <= c <= "\udcff" for c in raw):
-        raw = decode(raw.encode("utf-8", "surrogateescape"), "")
-    raw = _BETWEEN_WORDS.sub(r"\1", raw)
+    raw = _BETWEEN_WORDS.sub(r"\1", _from_8bit(raw))
     out: list[str] = []
     pending: tuple[str, bytes] | None = None
     at = 0
@@ -133,6 +149,13 @@ def header_text(raw: str) -> str:
         out.append(decode(pending[1], pending[0]))
     out.append(raw[at:])
     return clean_line("".join(out))
+
+
+def _from_8bit(raw: str) -> str:
+    """Raw 8-bit bytes in a header, which the parser keeps as surrogates, decoded."""
+    if not any("\udc80" <= c <= "\udcff" for c in raw):
+        return raw
+    return decode(raw.encode("utf-8", "surrogateescape"), "")
 
 
 def _unword(encoding: str, content: str) -> bytes:
@@ -154,16 +177,18 @@ def clean_line(text: str) -> str:
 
 def _addresses(values: Sequence[str]) -> list[tuple[str, str]]:
     """(name, lower-case address) of each; what is no plain address is left out."""
-    found = getaddresses([value[:8192] for value in values])
+    found = getaddresses([_from_8bit(value[:8192]) for value in values])
     return [(header_text(n), a.lower()) for n, a in found if _PLAIN_ADDRESS.fullmatch(a)]
 
 
 #: Nothing that a parser may take for an end: `alice@a.example)bob@b.example` (CVE-2023-27043).
-_PLAIN_ADDRESS = re.compile(r"[^\s@<>()\[\],;:\\\"]{1,64}@[^\s@<>()\[\],;:\\\"]{1,255}")
+_PLAIN_ADDRESS = re.compile(
+    r"[^\s\x00-\x1f\x7f@<>()\[\],;:\\\"]{1,64}@[^\s\x00-\x1f\x7f@<>()\[\],;:\\\"]{1,255}"
+)
 
 
 def _ids(value: str) -> list[str]:
-    return re.findall(r"<[^<>\s]{1,500}>", value[:8192])
+    return re.findall(r"<[!-;=?-~]{1,500}>", value[:8192])
 
 
 def _references(mail: Message) -> Iterable[str]:
@@ -212,6 +237,9 @@ _ALIASES = {
     "ks_c_5601-1987": "cp949", "euc-kr": "cp949", "iso-8859-1": "cp1252", "us-ascii": "utf-8",
     "ascii": "utf-8",
 }  # fmt: skip
+#: Python's text codecs that are no charset of mail; punycode takes quadratic time.
+_NO_CHARSETS = {"idna", "punycode"}
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _AFTER = {"big5": ("big5", "big5hkscs", "cp950"), "iso-2022-jp": ("iso-2022-jp", "iso2022_jp_3")}
 
 
@@ -222,9 +250,11 @@ def decode(content: bytes, declared: str) -> str:
     own = _AFTER.get(name, (name,)) if name else ()
     for charset in (*own, "utf-8", "gb18030"):
         try:
-            return content.decode(charset)
+            text = content.decode(charset) if charset not in _NO_CHARSETS else None
         except (LookupError, ValueError):
             continue
+        if text is not None and not _LONE_SURROGATE.search(text):
+            return text
     from charset_normalizer import from_bytes
 
     best = from_bytes(content).best()
@@ -241,7 +271,7 @@ def _text(mail: Message) -> str:
         if _is_attachment(part):
             continue
         if part.get_content_type() == "text/plain":
-            plain.append(_flowed(part, _content(part)))
+            plain.append(_flowed(part, _content(part)[:MAX_TEXT]))
         elif part.get_content_type() == "text/html":
             html.append(_content(part))
     text = "\n".join(p.strip("\n") for p in plain if p.strip())
@@ -290,14 +320,18 @@ def _flowed(part: Message, text: str) -> str:
     return "\n".join(lines)
 
 
-_BREAKS = re.compile(r"(?i)<(?:br|/p|/div|/tr|/li|/h[1-6]|/blockquote)\b[^>]*>")
+_BREAKS = re.compile(r"(?i)<(?:br|/p|/div|/tr|/li|/h[1-6]|/blockquote)\b[^<>]*>")
 
 
 def html_text(html: str) -> str:
-    """What a reader of the HTML sees, as lines of text."""
+    """What a reader of the HTML sees, as lines of text; what is beyond the caps is left out.
+
+    The cleaner takes time in the square of the elements that are open.
+    """
     import nh3
 
-    broken = _BREAKS.sub("\n", html[: MAX_TEXT * 8].replace("\n", " ").replace("\r", " "))
+    capped = "<".join(html[: MAX_TEXT * 8].split("<")[: MAX_TAGS + 1])
+    broken = _BREAKS.sub("\n", capped.replace("\n", " ").replace("\r", " "))
     bare = nh3.clean(broken, tags=set(), clean_content_tags={"script", "style", "title"})
     lines = (re.sub(r"[ \t\u00a0]+", " ", line).strip() for line in unescape(bare).split("\n"))
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
@@ -397,6 +431,24 @@ def safe_name(name: str) -> str:
 # Out
 
 
+class _Outgoing(EmailPolicy):
+    """Message ids one a line: the library's own folding makes an encoded word of a long one."""
+
+    def fold(self, name: str, value: str) -> str:
+        if name not in ("In-Reply-To", "References"):
+            return str(super().fold(name, value))
+        return f"{name}: " + "\r\n ".join(value.split()) + "\r\n"
+
+    def fold_binary(self, name: str, value: str) -> bytes:
+        if name not in ("In-Reply-To", "References"):
+            return super().fold_binary(name, value)
+        return self.fold(name, value).encode("ascii")
+
+
+_OUTGOING = _Outgoing(linesep="\r\n")
+_MEDIA_TYPE = re.compile(r"(?!multipart|message)([a-z]{2,20})/([a-z0-9.+-]{1,100})")
+
+
 def write(  # noqa: PLR0913  # a mail has that many parts
     *,
     sender: str,
@@ -415,10 +467,9 @@ def write(  # noqa: PLR0913  # a mail has that many parts
     Python before 3.11.10 lets an encoded word with a line feed become a header of its own
     (CVE-2024-6923), so every mail is read again and its headers are counted.
     """
-    mail = EmailMessage(policy=policy.SMTP)
-    name = _harmless(sender_name)
-    mail["From"] = f'"{name}" <{sender}>' if name else sender
-    mail["To"] = _harmless(to)
+    mail = EmailMessage(policy=_OUTGOING)
+    mail["From"] = _address(sender, sender_name)
+    mail["To"] = _address(to)
     mail["Subject"] = _harmless(subject)
     mail["Date"] = formatdate(sent_at.timestamp(), usegmt=True)
     mail["Message-ID"] = message_id
@@ -431,15 +482,20 @@ def write(  # noqa: PLR0913  # a mail has that many parts
         mail["X-Auto-Response-Suppress"] = "All"
     mail.set_content(text, cte="base64" if not text.isascii() else None)
     for attachment in attachments:
-        main, _, sub = attachment.media_type.partition("/")
+        known = _MEDIA_TYPE.fullmatch(attachment.media_type)
         mail.add_attachment(
             attachment.content or b"",
-            maintype=main or "application",
-            subtype=sub or "octet-stream",
+            maintype=known[1] if known else "application",
+            subtype=known[2] if known else "octet-stream",
             filename=safe_name(attachment.name) or "file",
         )
     _demand_same_headers(mail)
     return mail
+
+
+def _address(address: str, name: str = "") -> Address:
+    local, _, domain = _harmless(address).rpartition("@")
+    return Address(_harmless(name), local, domain)
 
 
 def _harmless(text: str) -> str:

@@ -12,15 +12,17 @@ import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Annotated
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
 from chalicelib.errors import ConfigurationError, SignatureError
 from chalicelib.ports import WebhookRequest
 
 TOLERANCE_SECONDS = 300
+Secret = Annotated[SecretStr, Field(min_length=1)]
 #: One secret, or two of which both are valid while they are rotated; the first one signs.
-Secrets = SecretStr | tuple[SecretStr, ...]
+Secrets = Secret | Annotated[tuple[Secret, ...], Field(min_length=1)]
 
 
 def values(secrets: Secrets) -> list[str]:

@@ -8,6 +8,8 @@ import pytest
 
 from chalicelib import aws
 from chalicelib.aws import DynamoTable
+from chalicelib.ports import Table
+from tests.fakes import MemoryTable
 
 TABLE = "askonce"
 
@@ -45,3 +47,11 @@ def moto_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def moto_table(moto_bucket: str) -> DynamoTable:
     """The table of that stack."""
     return DynamoTable(TABLE)
+
+
+@pytest.fixture(params=["memory", "moto"])
+def table(request: pytest.FixtureRequest) -> Table:
+    """The fake table, then the real one: what a test asserts holds for both."""
+    if request.param == "memory":
+        return MemoryTable()
+    return request.getfixturevalue("moto_table")  # type: ignore[no-any-return]  # pytest's own Any

@@ -57,13 +57,16 @@ class Local:
     def secrets(self) -> dict[str, str]:
         return self.address.environment
 
-    def wechat(self, openid: str, fields: dict[str, str | int], **more: Any) -> simulators.Sent:
-        held = {
+    @property
+    def wechat_secrets(self) -> dict[str, str]:
+        return {
             "app_id": "wx5f0e1c2d3b4a6978",
             "token": self.secrets["ASKONCE_WECHAT_TOKEN"],
             "aes_key": self.secrets["ASKONCE_WECHAT_AES_KEY"],
         }
-        return simulators.wechat(held, openid, fields, **more)
+
+    def wechat(self, openid: str, fields: dict[str, str | int], **more: Any) -> simulators.Sent:
+        return simulators.wechat(self.wechat_secrets, openid, fields, **more)
 
     def sms(self, phone: str, text: str, **more: Any) -> simulators.Sent:
         held = {

@@ -93,13 +93,15 @@ def test_a_redelivered_webhook_changes_nothing(world: Local) -> None:
 
 def test_a_repeat_before_the_answer_is_told_its_reference_once(world: Local) -> None:
     """In WeChat's own response where there is time for it, else as a message of its own."""
-    question = "请问碧螺春一斤多少钱？"
-    assert world.client.say("mei", "wechat", question)["answer"] == "success"
+    openid, question = "oNobodyElse", "请问碧螺春一斤多少钱？"
+    assert world.post(world.wechat(openid, simulators.wechat_text(question))).text == "success"
     ticket = ticket_with(world, question)
-    world.client.say("mei", "wechat", f"您好，{question}")
+    again = world.post(world.wechat(openid, simulators.wechat_text(f"您好，{question}")))
+    passive = simulators.wechat_passive_text(world.wechat_secrets, again.text)
 
     def told(state: dict[str, Any]) -> Any:
-        return [text for text in received(state, "wechat") if ticket["reference"] in text]
+        sent = [x["text"] for x in state["lines"] if x["address"] == openid]
+        return [text for text in (*sent, passive or "") if ticket["reference"] in text]
 
     assert len(world.wait(told, "the reference")) == 1
 

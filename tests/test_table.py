@@ -14,14 +14,6 @@ from chalicelib import aws
 from chalicelib.aws import DynamoTable
 from chalicelib.errors import ConflictError, RetryableError
 from chalicelib.ports import Item, Table, Write
-from tests.fakes import MemoryTable
-
-
-@pytest.fixture(params=["memory", "moto"])
-def table(request: pytest.FixtureRequest) -> Table:
-    if request.param == "memory":
-        return MemoryTable()
-    return request.getfixturevalue("moto_table")  # type: ignore[no-any-return]  # pytest's own Any
 
 
 def item(sk: str = "A", **more: Any) -> Item:

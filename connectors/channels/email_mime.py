@@ -14,6 +14,7 @@ import hashlib
 import smtplib
 import ssl
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -155,12 +156,15 @@ class EmailMime(Connector):
 
     def send(self, message: Message) -> str:
         """Send by SMTP. Returns the Message-ID, which is made of our id."""
+        recipient = message.address.removeprefix("email:")
+        if not recipient.isascii():
+            raise RejectedError("mail to addresses with other letters than ASCII is not supported")
         domain = self.settings.address.rsplit("@", 1)[1]
         mail_id = f"<{message.id}@{domain}>"
         mail = mime.write(
             sender=self.settings.address,
             sender_name=self.settings.display_name,
-            to=message.address.removeprefix("email:"),
+            to=recipient,
             subject=message.subject or self.settings.display_name or "Your question",
             text=message.text,
             message_id=mail_id,
@@ -171,7 +175,7 @@ class EmailMime(Connector):
         )
         # An automatic answer has no return path, so that a bounce cannot start a loop (RFC 3834).
         sender = "" if message.automatic else self.settings.address
-        self._submit(sender, message.address.removeprefix("email:"), mail.as_bytes())
+        self._submit(sender, recipient, mail.as_bytes())
         return mail_id
 
     def fetch(self, attachment: Attachment) -> bytes:
@@ -179,34 +183,35 @@ class EmailMime(Connector):
 
     def _submit(self, sender: str, recipient: str, mail: bytes) -> None:
         try:
-            with self._connection() as connection:
+            with closing(self._connection()) as connection:
+                self._introduce(connection)
                 connection.sendmail(sender, [recipient], mail)
+                with suppress(smtplib.SMTPException):  # the server has the mail, whatever it says
+                    connection.quit()
         except smtplib.SMTPRecipientsRefused as error:
             code = next(iter(error.recipients.values()))[0]
             raise _by_code(code, "the mail server refused the recipient") from None
         except smtplib.SMTPResponseException as error:
             raise _by_code(error.smtp_code, "the mail server refused the mail") from None
-        except (smtplib.SMTPException, OSError) as error:
+        except (smtplib.SMTPException, OSError, ValueError) as error:
             raise RetryableError(
                 f"the mail server: {type(error).__name__}", uncertain=True
             ) from None
 
     def _connection(self) -> smtplib.SMTP:
         parts = urlsplit(self.settings.smtp_url.get_secret_value())
-        host = parts.hostname or ""
-        options: dict[str, Any] = {"host": host, "timeout": _TIMEOUT_SECONDS}
+        options: dict[str, Any] = {"host": parts.hostname, "timeout": _TIMEOUT_SECONDS}
         if parts.scheme == "smtps":
             context = ssl.create_default_context()
-            connection: smtplib.SMTP = smtplib.SMTP_SSL(
-                **options, port=parts.port or 465, context=context
-            )
-        else:
-            connection = smtplib.SMTP(**options, port=parts.port or 587)
-            if host not in ("127.0.0.1", "localhost"):
-                connection.starttls(context=ssl.create_default_context())
+            return smtplib.SMTP_SSL(**options, port=parts.port or 465, context=context)
+        return smtplib.SMTP(**options, port=parts.port or 587)
+
+    def _introduce(self, connection: smtplib.SMTP) -> None:
+        parts = urlsplit(self.settings.smtp_url.get_secret_value())
+        if parts.scheme == "smtp" and parts.hostname not in ("127.0.0.1", "localhost"):
+            connection.starttls(context=ssl.create_default_context())
         if parts.username:
             connection.login(unquote(parts.username), unquote(parts.password or ""))
-        return connection
 
 
 def _evidence(address: str, mail: mime.Mail, envelope: Envelope) -> Evidence:
@@ -220,7 +225,7 @@ def _evidence(address: str, mail: mime.Mail, envelope: Envelope) -> Evidence:
 
 
 def _by_code(code: int, what: str) -> RejectedError | RetryableError:
-    """4xx passes by itself, 5xx does not: https://www.rfc-editor.org/rfc/rfc5321#section-4.2.1"""
-    if 400 <= code < 500:
-        return RetryableError(f"{what} for now ({code})")
-    return RejectedError(f"{what} ({code})")
+    """Only 5xx never passes by itself: https://www.rfc-editor.org/rfc/rfc5321#section-4.2.1"""
+    if 500 <= code < 600:
+        return RejectedError(f"{what} ({code})")
+    return RetryableError(f"{what} for now ({code})")

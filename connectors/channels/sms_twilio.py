@@ -16,7 +16,7 @@ import hashlib
 import hmac
 from collections.abc import Iterable, Sequence
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, quote_plus, urlencode, urlsplit, urlunsplit
 
 from pydantic import Field, ValidationError
 
@@ -98,13 +98,14 @@ class TwilioSms(Connector):
             raise SignatureError(str(error)) from None
 
     def _urls(self, request: WebhookRequest) -> Iterable[str]:
-        """The public address as Twilio may have written it: with and without its port."""
+        """The public address as Twilio may have written it: the port, and blanks in the query."""
         parts = urlsplit(self.context.public_url)
         host = parts.hostname or ""
         port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 443)
-        query = urlencode(list(request.query))
+        pairs = list(request.query)
         for netloc in dict.fromkeys((parts.netloc, host, f"{host}:{port}")):
-            yield urlunsplit((parts.scheme, netloc, parts.path, query, ""))
+            for query in dict.fromkeys(urlencode(pairs, quote_via=q) for q in (quote_plus, quote)):
+                yield urlunsplit((parts.scheme, netloc, parts.path, query, ""))
 
     def parse(self, request: WebhookRequest) -> list[Message]:
         fields = dict(reversed(_form(request.body)))  # of a repeated name the first
@@ -199,7 +200,7 @@ _MEDIA_KINDS = {"image": Kind.IMAGE, "audio": Kind.AUDIO, "video": Kind.VIDEO}
 
 def _media(fields: dict[str, Any]) -> Iterable[Attachment]:
     count = fields.get("NumMedia", "0")
-    for n in range(min(int(count), 10) if count.isascii() and count.isdigit() else 0):
+    for n in range(min(int(count[:3]), 10) if count.isascii() and count.isdigit() else 0):
         if url := fields.get(f"MediaUrl{n}"):
             media_type = fields.get(f"MediaContentType{n}") or "application/octet-stream"
             yield Attachment(media_type=media_type.lower(), source=url)

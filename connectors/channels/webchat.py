@@ -14,7 +14,6 @@ what it says is verified evidence. It is never a URL parameter, where logs would
 """
 
 import base64
-import binascii
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -25,7 +24,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SecretStr,
     ValidationError,
     field_validator,
 )
@@ -50,7 +48,7 @@ from chalicelib.schema import (
     message_id,
 )
 from connectors.mime import safe_name
-from connectors.signing import Secrets, values
+from connectors.signing import Secret, Secrets, values
 
 _JSON = "application/json; charset=utf-8"
 _RENEWABLE_SECONDS = 90 * 24 * 3600
@@ -66,7 +64,7 @@ class WebChatSettings(PluginSettings):
     #: Where the widget may be embedded: exact origins, such as https://shop.example.
     origins: tuple[str, ...] = Field(min_length=1)
     #: Shared with your own site's server, which signs identities with it.
-    identity_secret: SecretStr | None = None
+    identity_secret: Secret | None = None
     token_minutes: int = Field(default=30, ge=1, le=24 * 60)
 
     @field_validator("token_secret")
@@ -230,7 +228,7 @@ class WebChat(HostedConnector):
         try:
             said = _Said.model_validate_json(request.body)
             files = tuple(_attachment(f) for f in said.files)
-        except (ValidationError, binascii.Error) as error:
+        except ValueError as error:  # ValidationError, and whatever is wrong with base64
             what = error.errors()[0]["loc"] if isinstance(error, ValidationError) else "files"
             raise PayloadError(f"the message is malformed: {what}") from None
         if not said.text.strip() and not files:

@@ -94,7 +94,6 @@
       if (!this.shadowRoot || before === now) return;
       this.polling?.abort();
       this.lines.clear();
-      this.log.replaceChildren();
       this.begin();
     }
 
@@ -107,6 +106,7 @@
       if (who) this.kept.token = null;
       this.after = 0;
       this.round = (this.round ?? 0) + 1;
+      this.greet();
       for (const line of this.kept.outbox) this.show({ ...line, from: "you", waiting: true });
       this.follow(this.round);
       this.flush();
@@ -276,6 +276,14 @@
       for (let at = 0; at < bytes.length; at += 32768) binary += String.fromCharCode(...bytes.subarray(at, at + 32768));
       const media_type = file.type || "application/octet-stream";
       this.say(this.field.value, [{ name: file.name, media_type, content: btoa(binary) }]);
+    }
+
+    greet() {
+      const item = document.createElement("li");
+      item.className = "hello";
+      item.append(document.createElement("p"));
+      item.firstChild.textContent = this.words.hello;
+      this.log.replaceChildren(item);
     }
 
     show(line) {

@@ -19,6 +19,7 @@ from typing import Any, Literal, cast
 from pydantic import Field, SecretStr, model_validator
 
 from chalicelib.errors import (
+    DeliveryError,
     PayloadError,
     RejectedError,
     RetryableError,
@@ -47,7 +48,7 @@ from chalicelib.schema import (
     message_id,
 )
 from connectors import http, wechat_wire
-from connectors.signing import demand_fresh, equal
+from connectors.signing import Secret, demand_fresh, equal
 
 SUCCESS = WebhookResponse(body="success")
 
@@ -56,12 +57,12 @@ class WeChatSettings(PluginSettings):
     """[inboxes.<name>] connector = "wechat" """
 
     app_id: str = Field(pattern=r"^wx[0-9a-zA-Z]{4,32}$")
-    app_secret: SecretStr
+    app_secret: Secret
     #: 3 to 32 letters and digits in WeChat's console; short ones can be guessed.
     token: SecretStr = Field(min_length=6, max_length=32)
     mode: Literal["plain", "compatible", "safe"] = "safe"
     #: The 43 characters of the console; needed unless the mode is plain.
-    encoding_aes_key: SecretStr | None = None
+    encoding_aes_key: Secret | None = None
     api_url: str = "https://api.weixin.qq.com"
 
     @model_validator(mode="after")
@@ -139,22 +140,22 @@ class WeChat(Connector):
             raise PayloadError("FromUserName or MsgType is missing")
         address = f"wechat:{self.settings.app_id}:{openid}"
         external_id = _external_id(fields)
-        common: dict[str, Any] = {
-            "id": message_id(self.context.name, address, external_id),
-            "direction": Direction.INBOUND,
-            "channel": Channel.WECHAT,
-            "connector": self.name,
-            "inbox": self.context.name,
-            "external_id": external_id,
-            "address": address,
-            "account": fields.get("ToUserName", ""),
-            "evidence": (Evidence(address=address, level=Level.VERIFIED, source="wechat"),),
-            "sent_at": _moment(fields.get("CreateTime", ""), received_at),
-            "received_at": received_at,
-        }
         try:
             translated = _KINDS[kind](fields) if kind in _KINDS else _unsupported(document)
-            return Message(**common, **translated)
+            return Message(
+                id=message_id(self.context.name, address, external_id),
+                direction=Direction.INBOUND,
+                channel=Channel.WECHAT,
+                connector=self.name,
+                inbox=self.context.name,
+                external_id=external_id,
+                address=address,
+                account=fields.get("ToUserName", ""),
+                evidence=(Evidence(address=address, level=Level.VERIFIED, source="wechat"),),
+                sent_at=_moment(fields.get("CreateTime", ""), received_at),
+                received_at=received_at,
+                **translated,
+            )
         except ValueError as error:
             raise PayloadError(f"a field of the {kind} message is malformed") from error
 
@@ -195,15 +196,18 @@ class WeChat(Connector):
     def send(self, message: Message) -> str:
         """A customer-service message. WeChat gives no id for it: ours is returned."""
         openid = message.address.rsplit(":", 1)[1]
-        self._call(lambda client: client.message.send_text(openid, message.text))
+        answer = self._call(lambda client: client.message.send_text(openid, message.text))
+        if not isinstance(answer, dict):  # wechatpy takes anything that is no JSON for success
+            raise RetryableError("WeChat's answer cannot be read", uncertain=True)
         return message.id
 
     def fetch(self, attachment: Attachment) -> bytes:
         """A temporary file by its MediaId; WeChat keeps it for three days."""
+        import requests
 
         def download(client: Any) -> bytes:
             answer = client.media.download(attachment.source)
-            if isinstance(answer, dict):
+            if not isinstance(answer, requests.Response):
                 raise RejectedError("WeChat has no such file any more")
             return http.bounded(answer.iter_content(65536), http.MAX_DOWNLOAD_BYTES)
 
@@ -244,6 +248,8 @@ class WeChat(Connector):
         except requests.exceptions.RequestException as error:
             sent = "NewConnectionError" not in repr(error)
             raise RetryableError("the line to WeChat broke", uncertain=sent) from None
+        except (ValueError, TypeError, RecursionError):  # an errcode that is no number, and such
+            raise RetryableError("WeChat's answer cannot be read", uncertain=True) from None
 
     def _token(self, stale: str = "") -> str:
         def fetch() -> tuple[str, float]:
@@ -258,9 +264,11 @@ class WeChat(Connector):
                 },
                 repeatable=True,
             ).json()
-            if "access_token" not in answer:
-                raise _by_code(int(answer.get("errcode", 0)))
-            return str(answer["access_token"]), float(answer.get("expires_in", 7200))
+            token, seconds = answer.get("access_token"), answer.get("expires_in")
+            if not isinstance(token, str):
+                code = answer.get("errcode")
+                raise _by_code(code if isinstance(code, int) else -1)
+            return token, float(seconds if isinstance(seconds, int) else 7200)
 
         return self.context.tokens.get(f"wechat:{self.settings.app_id}", fetch, stale=stale)
 
@@ -372,9 +380,10 @@ _LATER = {
 }
 
 
-def _delivery_error(error: Any) -> RejectedError | RetryableError:
+def _delivery_error(error: Any) -> DeliveryError:
     if error.errcode is None:  # an HTTP status instead of a code
-        return RetryableError("WeChat answered with an HTTP error", uncertain=True)
+        status, headers = error.response.status_code, error.response.headers
+        return http.status_error(status, headers, "WeChat") or _by_code(-1)
     return _by_code(int(error.errcode))
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from chalicelib.errors import PayloadError
+from chalicelib.errors import PayloadError, RetryableError
 from chalicelib.ports import Helpdesk, PluginSettings, WebhookRequest
 from chalicelib.schema import Conversation, Message, Moment, Reply, TicketChange
 from connectors import http
@@ -28,8 +28,8 @@ class SandboxSettings(PluginSettings):
 class _Event(BaseModel):
     model_config = ConfigDict(extra="ignore")
     type: Literal["reply", "note", "closed", "reopened"]
-    ticket: str
-    id: str
+    ticket: str = Field(min_length=1, max_length=512)
+    id: str = Field(min_length=1, max_length=512)
     text: str = ""
     agent: str = ""
     at: Moment
@@ -57,7 +57,10 @@ class Sandbox(Helpdesk):
             "priority": conversation.priority.value,
             "message": _message(message),
         }
-        return str(self._post("/api/tickets", ticket, idempotency_key)["id"])
+        answer = self._post("/api/tickets", ticket, idempotency_key)
+        if "id" not in answer:
+            raise RetryableError("the desk names no ticket", uncertain=True)
+        return str(answer["id"])
 
     def add_comment(
         self, ticket_id: str, message: Message, conversation: Conversation, *, idempotency_key: str
@@ -71,7 +74,7 @@ class Sandbox(Helpdesk):
         note = {"text": text, "priority": conversation.priority.value}
         self._post(f"/api/tickets/{ticket_id}/notes", note, idempotency_key)
 
-    def _post(self, path: str, body: dict[str, Any], key: str) -> Any:
+    def _post(self, path: str, body: dict[str, Any], key: str) -> dict[str, Any]:
         return http.call(
             "POST",
             self.settings.url.rstrip("/") + path,

@@ -129,33 +129,36 @@ class WebhookDesk(Helpdesk):
 
     def parse(self, request: WebhookRequest) -> list[Reply | TicketChange]:
         try:
-            event = _ANY_EVENT.validate_json(request.body)
+            return _translated(_ANY_EVENT.validate_json(request.body), request)
         except ValidationError as error:
             first = error.errors()[0]
             raise PayloadError(f"the event is malformed: {first['loc']} {first['type']}") from None
-        at = event.at or request.received_at
-        match event:
-            case _ReplyCreated():
-                return [
-                    Reply(
-                        ticket_id=event.ticket_id,
-                        external_id=event.reply_id,
-                        text=event.text,
-                        author=event.author,
-                        sent_at=at,
-                    )
-                ]
-            case _TicketMoved():
-                return [
-                    TicketChange(
-                        ticket_id=event.ticket_id,
-                        external_id=request.header("webhook-id"),
-                        state="closed" if event.type == "ticket.closed" else "open",
-                        at=at,
-                    )
-                ]
-            case _:
-                return []  # a private remark
+
+
+def _translated(event: _Event, request: WebhookRequest) -> list[Reply | TicketChange]:
+    at = event.at or request.received_at
+    match event:
+        case _ReplyCreated():
+            return [
+                Reply(
+                    ticket_id=event.ticket_id,
+                    external_id=event.reply_id,
+                    text=event.text,
+                    author=event.author,
+                    sent_at=at,
+                )
+            ]
+        case _TicketMoved():
+            return [
+                TicketChange(
+                    ticket_id=event.ticket_id,
+                    external_id=request.header("webhook-id"),
+                    state="closed" if event.type == "ticket.closed" else "open",
+                    at=at,
+                )
+            ]
+        case _:
+            return []  # a private remark
 
 
 def _cloud_event(event: dict[str, Any], key: str, now: datetime) -> dict[str, Any]:
@@ -174,5 +177,5 @@ def _cloud_event(event: dict[str, Any], key: str, now: datetime) -> dict[str, An
 def _json_or_none(body: bytes) -> Any:
     try:
         return json.loads(body or b"null")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

@@ -38,6 +38,11 @@ class Client:
         """Tickets with their entries, and the lines on the customers' phones."""
         return self._checked(self._session.get(self.address.page + "/local/state", timeout=30))
 
+    def waiting(self) -> int:
+        """How many messages are on their way."""
+        found = self._checked(self._session.get(self.address.page + "/local/waiting", timeout=30))
+        return int(found["messages"])
+
     def events(self) -> Iterator[dict[str, Any]]:
         """Lines of the log, from the oldest kept one on, for ever."""
         url = self.address.page + "/local/events"

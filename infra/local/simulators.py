@@ -9,7 +9,6 @@ import hashlib
 import hmac
 import json
 import os
-import secrets
 import time
 import uuid
 from collections.abc import Mapping
@@ -61,7 +60,7 @@ def post(sent: Sent, base: str) -> Any:
 # WeChat
 
 
-def wechat(
+def wechat(  # noqa: PLR0913  # a push has that many parts
     secrets_: Mapping[str, str],
     openid: str,
     fields: Mapping[str, str | int],
@@ -70,16 +69,18 @@ def wechat(
     mode: str = "safe",
     at: float | None = None,
     account: str = "gh_5f0e1c2d3b4a",
+    chance: bytes | None = None,
 ) -> Sent:
     """A push of an Official Account: `fields` without the common ones.
 
-    `secrets_`: app_id, token, aes_key.
+    `secrets_`: app_id, token, aes_key; `chance`: sixteen bytes in place of random ones.
     """
+    chance = chance or os.urandom(16)
     now = int(time.time() if at is None else at)
     document = wechat_wire.document(
         {"ToUserName": account, "FromUserName": openid, "CreateTime": now, **fields}
     )
-    timestamp, nonce, token = str(now), secrets.token_hex(5), secrets_["token"]
+    timestamp, nonce, token = str(now), chance.hex()[:10], secrets_["token"]
     query = {
         "signature": wechat_wire.signature(token, timestamp, nonce),
         "timestamp": timestamp,
@@ -88,7 +89,7 @@ def wechat(
     }
     if mode != "plain":
         key = wechat_wire.aes_key(secrets_["aes_key"])
-        envelope = wechat_wire.encrypt(document.encode(), key, secrets_["app_id"])
+        envelope = wechat_wire.encrypt(document.encode(), key, secrets_["app_id"], chance)
         query |= {
             "encrypt_type": "aes",
             "msg_signature": wechat_wire.signature(token, timestamp, nonce, envelope),
@@ -185,11 +186,13 @@ def signed_mail(
     envelope: Mapping[str, Any],
     *,
     inbox: str = "email",
+    webhook_id: str = "",
     at: float | None = None,
 ) -> Sent:
     """Any mail's bytes, with its envelope, signed over both."""
     told = json.dumps(envelope)
-    headers = standard_webhook(secret, told.encode() + b"." + raw, at=at)
+    payload = told.encode() + b"." + raw
+    headers = standard_webhook(secret, payload, webhook_id=webhook_id, at=at)
     headers |= {"Content-Type": "message/rfc822", ENVELOPE_HEADER: told}
     return Sent("POST", f"/webhooks/{inbox}", headers, {}, raw)
 

@@ -7,14 +7,15 @@ import base64
 import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response, abort, jsonify, request, send_from_directory
 from werkzeug.serving import BaseWSGIServer, make_server
 
+from chalicelib.pipeline import Pipeline
 from chalicelib.policy import language_of
-from chalicelib.settings import Deployment
 from connectors.signing import values
 from infra.local import providers, simulators
 from infra.local.desk import Desk
@@ -49,13 +50,13 @@ class Site:
         records: Records,
         desk: Desk,
         events: Events,
-        deployment: Callable[[], Deployment],
+        pipeline: Callable[[], Pipeline],
         api: str,
     ) -> None:
         self._records = records
         self._desk = desk
         self._events = events
-        self._deployment = deployment
+        self._pipeline = pipeline
         self._api = api
         self._visitors: dict[str, str] = {}
         self.origin = ""
@@ -79,6 +80,7 @@ class Site:
             ("/", ["GET"], self._index),
             ("/page/<name>", ["GET"], self._static),
             ("/local/state", ["GET"], self._state),
+            ("/local/waiting", ["GET"], self._waiting),
             ("/local/say", ["POST"], self._say),
             ("/local/agent", ["POST"], self._agent),
             ("/local/identity/<person>", ["GET"], self._identity),
@@ -101,7 +103,7 @@ class Site:
 
     def _names(self) -> dict[str, str]:
         """{connector: name of its first inbox}"""
-        inboxes = self._deployment().document.inboxes
+        inboxes = self._pipeline().deployment.document.inboxes
         return {str(i["connector"]): name for name, i in reversed(inboxes.items())}
 
     def _inbox(self, connector: str) -> tuple[str, Any]:
@@ -109,7 +111,7 @@ class Site:
         name = self._names().get(connector)
         if name is None:
             abort(404, f"no inbox has the connector {connector}")
-        return name, self._deployment().inbox(name).settings
+        return name, self._pipeline().deployment.inbox(name).settings
 
     def _protect(self, response: Response) -> Response:
         response.headers["Content-Security-Policy"] = _POLICY.format(api=self._api)
@@ -118,12 +120,17 @@ class Site:
         return response
 
     def _index(self) -> Response:
-        page = (_STATIC / "index.html").read_text(encoding="utf-8")
-        page = page.replace("{{api}}", self._api)
+        return self._page("index.html")
+
+    def _page(self, name: str) -> Response:
+        """A page, with the app's address in it."""
+        page = (_STATIC / name).read_text(encoding="utf-8").replace("{{api}}", self._api)
         page = page.replace("{{webchat}}", self._names().get("webchat", "webchat"))
         return Response(page, content_type="text/html; charset=utf-8")
 
     def _static(self, name: str) -> Response:
+        if name == "embedded.html":
+            return self._page(name)
         return send_from_directory(_STATIC, name)
 
     def _state(self) -> Response:
@@ -138,6 +145,11 @@ class Site:
             tickets=self._records.tickets(),
             lines=self._records.lines(),
         )  # fmt: skip
+
+    def _waiting(self) -> Response:
+        """How many messages are on their way."""
+        store, somewhen = self._pipeline().store, datetime.now(UTC) + timedelta(days=1)
+        return jsonify(messages=len(store.stuck(somewhen)))
 
     def _identity(self, person: str) -> Response:
         """What the shop's server signs for a customer who is logged in; nothing for others."""

@@ -154,13 +154,11 @@ class World:
             (n for n, h in self._document.helpdesks.items() if h.get("connector") == "sandbox"), ""
         )
 
-        def deployment() -> Any:  # there once the configuration is written
-            return app.pipeline().deployment
+        def desk_secret() -> str:  # there once the configuration is written
+            return values(app.pipeline().deployment.helpdesk(desk_name).settings.secret)[0]
 
-        desk = Desk(
-            records, f"{api}/replies/{desk_name}", lambda: _desk_secret(deployment, desk_name)
-        )
-        site = Site(records, desk, self.events, deployment, api)
+        desk = Desk(records, f"{api}/replies/{desk_name}", desk_secret)
+        site = Site(records, desk, self.events, app.pipeline, api)
         site_server = _listening(site.start, self._port)
         self._parts.append(_Closing(site_server))
         config = localised(self._document, api, outside_addresses(site.origin))
@@ -182,10 +180,6 @@ def _listening(start: Callable[..., Any], *arguments: Any) -> Any:
         raise ConfigurationError(
             f"port {arguments[-1]} is in use: stop what listens there, or choose another --port"
         ) from None
-
-
-def _desk_secret(deployment: Callable[[], Any], name: str) -> str:
-    return values(deployment().helpdesk(name).settings.secret)[0]
 
 
 class _Closing:

@@ -1,0 +1,190 @@
+"""The requests under tests/samples as objects: settings, request, and what they must give."""
+
+import base64
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from chalicelib.ports import Connector, Helpdesk, InboxContext, TokenCache, WebhookRequest
+from chalicelib.schema import Direction, Message, message_id
+from connectors.registry import CONNECTORS, HELPDESKS
+from infra.local.simulators import Sent
+
+SAMPLES = Path(__file__).parent / "samples"
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+class OneToken:
+    """A cache that always holds the same access token."""
+
+    def get(self, name: str, fetch: Any, *, stale: str = "") -> str:
+        return "the-access-token"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One file; its folder names the connector or the helpdesk."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return f"{self.plugin}/{self.path.stem}"
+
+    @property
+    def plugin(self) -> str:
+        return self.path.parent.name
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        return json.loads(self.path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]  # JSON
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return dict(self.content["settings"])
+
+    @property
+    def expected(self) -> list[Any]:
+        return list(self.content["expected"])
+
+    @property
+    def request(self) -> WebhookRequest:
+        return request_of(self.content["request"], self.content["now"])
+
+    def connector(self, tokens: TokenCache | None = None, **more: Any) -> Connector:
+        """The connector, with other values of some settings."""
+        return connector(self.plugin, self.settings | more, self.content["public_url"], tokens)
+
+    def helpdesk(self, **more: Any) -> Helpdesk:
+        return helpdesk(self.plugin, self.settings | more)
+
+
+def connector(
+    name: str, settings: Mapping[str, Any], public_url: str, tokens: TokenCache | None = None
+) -> Connector:
+    """A connector of the registry; its inbox is called `inbox`."""
+    kind = CONNECTORS[name]()
+    context = InboxContext(name="inbox", public_url=public_url, tokens=tokens or OneToken())
+    return kind(kind.settings_model.model_validate(settings), context)
+
+
+def helpdesk(name: str, settings: Mapping[str, Any]) -> Helpdesk:
+    """A helpdesk of the registry, configured as `desk`."""
+    kind = HELPDESKS[name]()
+    return kind(kind.settings_model.model_validate(settings), "desk")
+
+
+def mode(sample: Sample) -> str:
+    """A connector, and the way in which it is set up where that changes what it reads."""
+    return f"{sample.plugin} {sample.settings.get('mode', '')}".strip()
+
+
+def one_of_each() -> list[Sample]:
+    """A sample for every connector and mode."""
+    return list({mode(sample): sample for sample in samples()}.values())
+
+
+def samples(*, of: str | None = None) -> list[Sample]:
+    """Every connector's samples, or those of one."""
+    return list(_samples(SAMPLES, [of] if of else CONNECTORS))
+
+
+def desk_samples() -> list[Sample]:
+    """Every helpdesk's samples."""
+    return list(_samples(SAMPLES / "helpdesks", HELPDESKS))
+
+
+def _samples(folder: Path, names: Any) -> Iterator[Sample]:
+    for name in names:
+        yield from (Sample(path) for path in sorted((folder / name).glob("*.json")))
+
+
+def request_of(parts: Mapping[str, Any], now: float) -> WebhookRequest:
+    """A request as the samples' files hold it: one value a header and parameter."""
+    encoded = parts.get("body_base64")
+    return WebhookRequest(
+        method=parts["method"],
+        headers={name.lower(): (value,) for name, value in parts["headers"].items()},
+        query=tuple(parts["query"].items()),
+        body=base64.b64decode(encoded) if encoded else parts.get("body", "").encode(),
+        received_at=datetime.fromtimestamp(now, UTC),
+    )
+
+
+def arrived(sent: Sent, now: float) -> WebhookRequest:
+    """What a simulator sends, as it comes in."""
+    parts = {"method": sent.method, "headers": sent.headers, "query": sent.query}
+    return replace(request_of(parts, now), body=sent.body)
+
+
+def later(request: WebhookRequest, seconds: float) -> WebhookRequest:
+    """The same request, looked at at another time."""
+    return replace(request, received_at=request.received_at + timedelta(seconds=seconds))
+
+
+def with_header(request: WebhookRequest, name: str, *values: str) -> WebhookRequest:
+    """The request with other values of one header; none removes it."""
+    return replace(request, headers={**request.headers, name: values})
+
+
+def with_param(request: WebhookRequest, name: str, *values: str) -> WebhookRequest:
+    """The request with other values of one query parameter; none removes it."""
+    others = [(k, v) for k, v in request.query if k != name]
+    return replace(request, query=(*others, *((name, v) for v in values)))
+
+
+def answer_to(message: Message, text: str = "It leaves tomorrow.", **more: Any) -> Message:
+    """What an agent answers to an inbound message."""
+    fields: dict[str, Any] = {
+        "id": message_id("desk", "reply-1"),
+        "direction": Direction.OUTBOUND,
+        "channel": message.channel,
+        "connector": message.connector,
+        "inbox": message.inbox,
+        "external_id": "reply-1",
+        "address": message.address,
+        "account": message.account,
+        "author": "Kim",
+        "kind": "text",
+        "text": text,
+        "subject": f"Re: {message.subject}" if message.subject else "",
+        "references": (message.external_id,),
+        "sent_at": message.received_at,
+        "received_at": message.received_at,
+    }
+    return Message(**(fields | more))
+
+
+def like(wanted: Any, found: Any) -> Any:
+    """`found`, cut down to what `wanted` states, to be compared with it."""
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        return {key: like(value, found.get(key)) for key, value in wanted.items()}
+    if isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
+        return [like(w, f) for w, f in zip(wanted, found, strict=True)]
+    return found
+
+
+#: What carries a request's proof: headers and query parameters.
+PROOF: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "email_mime": (
+        ("webhook-id", "webhook-timestamp", "webhook-signature", "askonce-envelope"),
+        (),
+    ),
+    "sms_twilio": (("x-twilio-signature",), ()),
+    "webchat": (("authorization",), ()),
+    "wechat compatible": ((), ("msg_signature", "timestamp", "nonce")),
+    "wechat plain": ((), ("signature", "timestamp", "nonce")),
+    "wechat safe": ((), ("msg_signature", "timestamp", "nonce")),
+}
+
+
+def forged(sample: Sample, forge: Callable[[str], tuple[str, ...]]) -> list[WebhookRequest]:
+    """The sample's request, once for each part of its proof, with that part forged."""
+    request, (headers, params) = sample.request, PROOF[mode(sample)]
+    return [
+        *(with_header(request, h, *forge(request.header(h))) for h in headers),
+        *(with_param(request, p, *forge(request.param(p))) for p in params),
+    ]

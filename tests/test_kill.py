@@ -1,0 +1,130 @@
+"""`kill -9` between any two steps, then a restart with --keep: nothing lost, nothing doubled.
+
+The world kills itself right after the step named; providers and the desk send again what was not
+acknowledged, as the real ones do.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from infra.local import simulators
+from infra.local.events import FAIL_AT_ENVIRONMENT
+from infra.local.people import LI
+from tests.local import Local, messages, notes, received
+
+pytestmark = pytest.mark.world
+
+QUESTION = "请问白茶可以放多久？"
+ANSWER = "密封干燥，白茶可以放很多年。"
+
+#: Step of the story, in the order in which they come: event, how often before the kill.
+STEPS = [
+    "accepted:1",  # the question is stored
+    "resolved:1",
+    "queued:1",
+    "claimed:1",
+    "ticket.opened:1",
+    "forwarded:1",
+    "accepted:2",  # the agent's reply is stored
+    "queued:2",
+    "claimed:2",
+    "sent:1",  # on WeChat, which cannot tell whether it got it
+    "delivered:1",
+    "accepted:3",  # the repeat by email is stored
+    "resolved:2",
+    "commented:1",
+    "forwarded:2",
+    "sent:2",  # by email
+    "delivered:2",
+]
+
+
+class Unbreakable:
+    """A world that is started again, with what it kept, whenever it was killed."""
+
+    def __init__(self, folder: Path, kill_after: str) -> None:
+        self._folder = folder
+        self.kills = 0
+        self.world = Local(folder, **{FAIL_AT_ENVIRONMENT: kill_after})
+
+    def do(self, act: Callable[[Local], Any]) -> Any:
+        """Until it succeeds, on however many worlds it takes."""
+        while True:
+            try:
+                return act(self.world)
+            except requests.RequestException:
+                assert self.world.died() == -9
+                self.kills += 1
+                self.world = Local(self._folder, "--keep")
+
+    def deliver(self, make: Callable[[Local], simulators.Sent]) -> None:
+        """One webhook, sent again until it is taken."""
+        sent = self.do(make)
+        self.do(lambda world: world.post(sent).raise_for_status())
+
+    def wait(self, find: Callable[[dict[str, Any]], Any], what: str) -> Any:
+        return self.do(lambda world: world.wait(find, what))
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_nothing_is_lost_or_doubled_by_a_kill_after(step: str, tmp_path: Path) -> None:
+    unbreakable = Unbreakable(tmp_path, step)
+    try:
+        play(unbreakable)
+        check(unbreakable.world.state(), step)
+    finally:
+        unbreakable.world.stop()
+
+
+def play(unbreakable: Unbreakable) -> None:
+    """Asked on WeChat, answered, asked again by email."""
+    unbreakable.deliver(lambda w: w.wechat(LI.openid, simulators.wechat_text(QUESTION)))
+    ticket = unbreakable.wait(lambda s: s["tickets"] and s["tickets"][0], "the ticket")
+    said: list[str] = []
+
+    def reply(world: Local) -> None:
+        if not said:  # the page's own request may be lost; the desk keeps what it took
+            world.client.agent(ticket["id"], "reply", ANSWER)
+            said.append(ANSWER)
+
+    unbreakable.do(reply)
+    unbreakable.wait(lambda s: ANSWER in received(s, "wechat") or unsure_notes(s), "the answer")
+    unbreakable.deliver(lambda w: w.email(LI.email, QUESTION, message_id="<again@example.com>"))
+    unbreakable.wait(
+        lambda s: any(ANSWER in t for t in received(s, "email")), "the repeat's answer"
+    )
+    unbreakable.wait(lambda s: len(messages(s["tickets"][0])) == 2 and notes(s["tickets"][0]), "it")
+    unbreakable.wait(lambda _: unbreakable.kills, "the step after which it is killed")
+    unbreakable.wait(finished, "the end")
+    unbreakable.wait(lambda _: not unbreakable.world.client.waiting(), "everything at its end")
+
+
+def finished(state: dict[str, Any]) -> bool:
+    """Everything that comes in the story has come, however often."""
+    (ticket,) = state["tickets"]
+    whole = len(messages(ticket)) == 2 and any("Asked again" in n for n in notes(ticket))
+    return whole and any(ANSWER in text for text in received(state, "email"))
+
+
+def unsure_notes(state: dict[str, Any]) -> list[str]:
+    return [n for t in state["tickets"] for n in notes(t) if "may or may not have arrived" in n]
+
+
+def check(state: dict[str, Any], step: str) -> None:
+    """Each message once, in order; each answer once, or an agent who knows that it is unsure."""
+    (ticket,) = state["tickets"]
+    assert [m["channel"] for m in messages(ticket)] == ["wechat", "email"]
+    assert len([e for e in ticket["entries"] if e["kind"] == "reply"]) == 1
+    on_wechat = received(state, "wechat").count(ANSWER)
+    if step in ("claimed:2", "sent:1"):
+        # WeChat cannot tell whether it got a message: never sent twice, and the agent knows.
+        assert (on_wechat, len(unsure_notes(state))) == (int(step == "sent:1"), 1)
+    else:
+        assert (on_wechat, unsure_notes(state)) == (1, [])
+    mails = [x for x in state["lines"] if x["channel"] == "email" and x["direction"] == "in"]
+    assert len({mail["message_id"] for mail in mails}) == 1, "mail programs show one of two"
+    assert len(mails) == (2 if step == "sent:2" else 1)
