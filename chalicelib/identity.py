@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from chalicelib.schema import (
     Address,
     AddressLink,
-    Conversation,
+    Contact,
     Evidence,
     Level,
     Message,
@@ -78,13 +78,15 @@ def which_moves(
 
 def were_separated(one: AddressLink, other: AddressLink) -> bool:
     """Whether an operator took one of them away from the other: evidence does not undo that."""
-    return _left(one, other.contact_id) or _left(other, one.contact_id)
+    return _left(one, other) or _left(other, one)
 
 
-def _left(link: AddressLink, contact_id: str) -> bool:
+def _left(link: AddressLink, other: AddressLink) -> bool:
+    """Whether it was taken away from a contact that the other one belongs or belonged to."""
+    others = {e.contact_id for e in other.history}
     before = [e.contact_id for e in link.history]
     unlinked = [n for n, e in enumerate(link.history) if e.source == UNLINKED]
-    return any(contact_id in before[:n] for n in unlinked)
+    return any(others.intersection(before[:n]) for n in unlinked)
 
 
 def level_after(address: Address, source: str) -> Level:
@@ -93,19 +95,17 @@ def level_after(address: Address, source: str) -> Level:
     return Level.CLAIMED if claimed else Level.VERIFIED
 
 
-def may_disclose(
-    conversation: Conversation, question: Question, address: Address, link: AddressLink | None
-) -> bool:
-    """Whether what was answered to a question may be told to an address.
+def may_disclose(question: Question, link: AddressLink, contact: Contact) -> bool:
+    """Whether what was answered to a question may be told to an address of this contact.
 
-    To the address that asked, always. To another one only when both are verified and it belongs
-    to the conversation's contact right now.
+    To the address that asked, always. To another one only when both are verified and both belong
+    to the contact right now: a conversation keeps the questions of an address that has left.
     """
-    if address == question.asked_by:
+    if link.address == question.asked_by:
         return True
     return (
-        link is not None
-        and link.contact_id == conversation.contact_id
+        link.contact_id == contact.id
+        and question.asked_by in contact.addresses
         and link.level is Level.VERIFIED
         and question.asked_by_level is Level.VERIFIED
     )

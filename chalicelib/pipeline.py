@@ -21,7 +21,9 @@ from typing import Any
 
 from chalicelib import conversations, notes
 from chalicelib.errors import (
+    ConfigurationError,
     ConflictError,
+    DeliveryError,
     NotFoundError,
     PayloadError,
     RejectedError,
@@ -30,7 +32,6 @@ from chalicelib.errors import (
 )
 from chalicelib.ports import (
     Connector,
-    Helpdesk,
     HostedConnector,
     WebhookRequest,
     WebhookResponse,
@@ -228,17 +229,13 @@ class Pipeline:
 
     def _show(self, message: Message) -> None:
         """On a channel that we host, let the customer see it."""
-        if self._is_configured(message.inbox) and isinstance(
-            self.deployment.inbox(message.inbox), HostedConnector
-        ):
+        kind = self.deployment.kind(message.inbox)
+        if kind and issubclass(kind, HostedConnector):
             self.store.feed_append(message)
 
     def _threads(self, inbox: str) -> bool:
-        return self._is_configured(inbox) and self.deployment.inbox(inbox).capabilities.threads
-
-    def _is_configured(self, inbox: str) -> bool:
-        """An inbox may be gone from the configuration while its messages are on their way."""
-        return inbox in self.deployment.document.inboxes
+        kind = self.deployment.kind(inbox)
+        return kind is not None and kind.capabilities.threads
 
     def resolve(
         self,
@@ -264,7 +261,7 @@ class Pipeline:
         except RejectedError as error:
             self._finish(claimed, Step.FAILED, failure=str(error))
             self.report("forward.rejected", message=stored_id, why=str(error))
-        except RetryableError:
+        except (RetryableError, ConfigurationError):
             # The helpdesk's idempotency key covers a call whose end we don't know.
             self._finish(claimed, claimed.noun.step)
             raise
@@ -286,14 +283,14 @@ class Pipeline:
     def _forward(self, claimed: Held[Stored]) -> None:
         stored, message = claimed.noun, claimed.noun.message
         conversation = self._conversation(message)
-        helpdesk_name = self.deployment.helpdesk_of(message.inbox)
-        helpdesk = self.deployment.helpdesk(helpdesk_name)
         if message.direction is Direction.OUTBOUND:
-            self._note_undelivered(claimed, helpdesk, conversation)
+            self._note_undelivered(claimed, conversation)
             return
         message = self._with_files(message)
-        ticket = conversation.ticket or self._open(helpdesk_name, helpdesk, conversation, message)
-        if message.id != self._opener(conversation, message):
+        conversation = self._with_opener(conversation, message)
+        ticket = conversation.ticket or self._open(conversation, message)
+        helpdesk = self.deployment.helpdesk(ticket.helpdesk)
+        if message.id != conversation.first_message_id:
             helpdesk.add_comment(ticket.id, message, conversation, idempotency_key=message.id)
             self.report("commented", message=message.id, ticket=ticket.id)
         for n, note in enumerate(notes.of(message)):
@@ -309,24 +306,27 @@ class Pipeline:
             raise RejectedError("its conversation is gone")
         return held.noun
 
-    def _opener(self, conversation: Conversation, message: Message) -> str:
-        """Which message opens the ticket: the first, unless the helpdesk refused that one."""
-        if message.id == conversation.first_message_id:
-            return message.id
+    def _with_opener(self, conversation: Conversation, message: Message) -> Conversation:
+        """The conversation; where the helpdesk refused its first message, this one opens it."""
+        if conversation.ticket or message.id == conversation.first_message_id:
+            return conversation
         first = self.store.message(conversation.first_message_id)
-        if conversation.ticket is None and (first is None or first.noun.step is Step.FAILED):
-            return message.id
-        return conversation.first_message_id
+        if first and first.noun.step is not Step.FAILED:
+            return conversation
+        opener = {"first_message_id": message.id}
+        amended = self.store.amend(conversation.id, lambda c: c.model_copy(update=opener))
+        return amended or conversation
 
-    def _open(
-        self, name: str, helpdesk: Helpdesk, conversation: Conversation, message: Message
-    ) -> Ticket:
+    def _open(self, conversation: Conversation, message: Message) -> Ticket:
         """The conversation's ticket, opened once: keyed by the conversation, and remembered."""
-        opener = self._opener(conversation, message)
         first = message
-        if opener != message.id and (held := self.store.message(opener)):
-            first = self._with_files(held.noun.message)
-        ticket_id = helpdesk.open_ticket(first, conversation, idempotency_key=conversation.id)
+        if message.id != conversation.first_message_id:
+            held = self.store.message(conversation.first_message_id)
+            first = self._with_files(held.noun.message) if held else message
+        name = self.deployment.helpdesk_of(first.inbox)
+        ticket_id = self.deployment.helpdesk(name).open_ticket(
+            first, conversation, idempotency_key=conversation.id
+        )
         ticket = Ticket(helpdesk=name, id=ticket_id)
         self.report("ticket.opened", message=first.id, ticket=ticket_id)
         self.store.remember(TicketHome(ticket=ticket, conversation_id=conversation.id))
@@ -348,14 +348,12 @@ class Pipeline:
         kept = self.store.keep(message, number, attachment.model_copy(update={"content": content}))
         return self.store.load(kept)
 
-    def _note_undelivered(
-        self, claimed: Held[Stored], helpdesk: Helpdesk, conversation: Conversation
-    ) -> None:
+    def _note_undelivered(self, claimed: Held[Stored], conversation: Conversation) -> None:
         """Tell the agents what a customer did not get."""
-        stored = claimed.noun
-        if conversation.ticket:
-            helpdesk.add_note(
-                conversation.ticket.id,
+        stored, ticket = claimed.noun, conversation.ticket
+        if ticket:
+            self.deployment.helpdesk(ticket.helpdesk).add_note(
+                ticket.id,
                 notes.undelivered(stored.failure or ""),
                 conversation,
                 idempotency_key=f"{stored.message.id}-undelivered",
@@ -441,7 +439,7 @@ class Pipeline:
 
     def _connector(self, inbox: str) -> Connector:
         """An inbox to send through or fetch from; RejectedError if it is configured no more."""
-        if not self._is_configured(inbox):
+        if self.deployment.kind(inbox) is None:
             raise RejectedError(f"the inbox {inbox} is not configured any more")
         return self.deployment.inbox(inbox)
 
@@ -462,7 +460,7 @@ class Pipeline:
             self._deliver(claimed, unknown_end=unknown_end)
         except RejectedError as error:
             self._undelivered(claimed, str(error))
-        except RetryableError:
+        except (RetryableError, ConfigurationError):
             self._finish(claimed, Step.ACCEPTED)
             raise
 
@@ -538,7 +536,7 @@ class Pipeline:
                 conversation,
                 idempotency_key=f"{conversation.id}-overdue",
             )
-        except (RetryableError, RejectedError) as error:
+        except (DeliveryError, ConfigurationError, NotFoundError) as error:
             self.report("overdue.untold", conversation=conversation.id, why=str(error))
             return
         self.store.amend(conversation.id, conversations.overdue)

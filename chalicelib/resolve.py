@@ -13,7 +13,15 @@ from chalicelib import conversations, identity, repeats
 from chalicelib.contacts import Contacts
 from chalicelib.errors import ConflictError, RetryableError
 from chalicelib.policy import Mode, language_of
-from chalicelib.schema import AddressLink, Conversation, Level, Message, Outcome, Question, Verdict
+from chalicelib.schema import (
+    AddressLink,
+    Contact,
+    Conversation,
+    Level,
+    Message,
+    Outcome,
+    Verdict,
+)
 from chalicelib.settings import Document
 from chalicelib.store import Held, History, Home, Step, Store, Stored
 
@@ -70,7 +78,7 @@ class Resolver:
         )
         conversation = self._conversation(message, verdict, history, link)
         if conversation and verdict.outcome is Outcome.REPEAT:
-            verdict = self._say(message, verdict, conversation.noun, link)
+            verdict = self._say(message, verdict, conversation.noun, link, history.contact.noun)
             if verdict.said:
                 in_response = respond_until is not None
                 verdict = verdict.model_copy(update={"said_in_response": in_response})
@@ -103,7 +111,12 @@ class Resolver:
         return replace(found, noun=changed)
 
     def _say(
-        self, message: Message, verdict: Verdict, conversation: Conversation, link: AddressLink
+        self,
+        message: Message,
+        verdict: Verdict,
+        conversation: Conversation,
+        link: AddressLink,
+        contact: Contact,
     ) -> Verdict:
         """The verdict, with what the customer hears at once, or what the agent gets proposed."""
         question = next(
@@ -112,7 +125,8 @@ class Resolver:
         answer = question.answer
         if self.document.policy.repeats.mode is Mode.SUGGEST:
             return verdict.model_copy(update={"proposed": answer.text if answer else None})
-        if why := self._why_silent(message, conversation, question, link):
+        may = identity.may_disclose(question, link, contact)
+        if why := self._why_silent(message, conversation, link, may_disclose=may):
             return verdict.model_copy(update={"kept_silent": why})
         wording, language = self.document.wording, language_of([message.words])
         if answer:
@@ -124,12 +138,17 @@ class Resolver:
         return verdict.model_copy(update={"said": said, "said_kind": kind})
 
     def _why_silent(
-        self, message: Message, conversation: Conversation, question: Question, link: AddressLink
+        self,
+        message: Message,
+        conversation: Conversation,
+        link: AddressLink,
+        *,
+        may_disclose: bool,
     ) -> str | None:
         """Why a repeat is not answered, in an agent's words; None if it may be."""
         if link.level is not Level.VERIFIED:
             return "the sender is not proven: an answer would reach the address's owner"
-        if not identity.may_disclose(conversation, question, link.address, link):
+        if not may_disclose:
             return "who asked first is not proven to be the same person"
         if message.automatic:
             return "a machine sent it"

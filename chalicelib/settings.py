@@ -13,6 +13,7 @@ import os
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args
 
@@ -185,6 +186,16 @@ def _is_reference(value: Any) -> bool:
     return isinstance(value, str) and value.startswith(_REFERENCES)
 
 
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Every fault that is found inside says whose it is."""
+    try:
+        yield
+    except ConfigurationError as error:
+        lines = [f"{what} {line}" for line in str(error).splitlines()]
+        raise ConfigurationError("\n".join(lines)) from None
+
+
 T = TypeVar("T")
 
 
@@ -231,7 +242,8 @@ class Deployment:
 
     @property
     def public_url(self) -> str:
-        return str(resolve_secret(self.document.public_url, self._read)).rstrip("/")
+        with _named("public_url"):
+            return str(resolve_secret(self.document.public_url, self._read)).rstrip("/")
 
     def serves(self, name: str) -> bool:
         """Whether this stack takes webhooks for an inbox; any stack may send through any."""
@@ -242,6 +254,15 @@ class Deployment:
         if name not in self.document.inboxes:
             raise NotFoundError(f"no inbox {name}")
         return self._inboxes.get(name, self._make_inbox)
+
+    def kind(self, name: str) -> type[Connector] | None:
+        """An inbox's class, whether its settings are right or not.
+
+        None for an inbox that is gone from the configuration while its messages are on their way.
+        """
+        connector = self.document.inboxes.get(name, {}).get("connector")
+        load = self._registry["inbox"].get(str(connector))
+        return load() if load else None
 
     def helpdesk(self, name: str) -> Helpdesk:
         """NotFoundError, or ConfigurationError if its settings are wrong."""
@@ -256,11 +277,12 @@ class Deployment:
 
     def faults(self) -> list[str]:
         """Every fault of every inbox and helpdesk, a line each; [] when all is well."""
-        return [
+        found = (
             *self._faults_of("inbox", self.document.inboxes, self._make_inbox),
             *self._faults_of("helpdesk", self.document.helpdesks, self._make_helpdesk),
             *self._missing_helpdesks(),
-        ]
+        )
+        return list(dict.fromkeys(found))  # public_url is every inbox's fault
 
     def _faults_of(
         self, kind: str, names: Mapping[str, Any], make: Callable[[str], object]
@@ -287,12 +309,14 @@ class Deployment:
         context = InboxContext(
             name=name, public_url=f"{self.public_url}/webhooks/{name}", tokens=self._tokens
         )
-        connector: Connector = kind(settings, context)
+        with _named(f'inbox "{name}":'):
+            connector: Connector = kind(settings, context)
         return connector
 
     def _make_helpdesk(self, name: str) -> Helpdesk:
         kind, settings = self._plugin("helpdesk", name)
-        helpdesk: Helpdesk = kind(settings, name)
+        with _named(f'helpdesk "{name}":'):
+            helpdesk: Helpdesk = kind(settings, name)
         return helpdesk
 
     def _plugin(self, kind: str, name: str) -> tuple[type[Any], PluginSettings]:
@@ -312,8 +336,5 @@ class Deployment:
             )
         made = registry[plugin.connector]()
         own = {k: v for k, v in values.items() if k not in ("connector", "helpdesk")}
-        try:
+        with _named(f"{label}:"):
             return made, plugin_settings(made.settings_model, own, self._read)
-        except ConfigurationError as error:
-            lines = [f"{label}: {line}" for line in str(error).splitlines()]
-            raise ConfigurationError("\n".join(lines)) from None

@@ -20,8 +20,7 @@ _TOKENS = re.compile(rf"[a-z]+(?:'[a-z]+)?|\d+(?:\.\d+)?|[{_HAN}]|[^\W\d_a-z{_HA
 
 #: Of messages and chat, to the words they stand for.
 _ABBREVIATIONS = {
-    "u": "you", "ur": "your", "r": "are", "pls": "please", "plz": "please", "thx": "thanks",
-    "tks": "thanks", "ty": "thanks", "msg": "message", "acct": "account", "acc": "account",
+    "u": "you", "ur": "your", "r": "are", "msg": "message", "acct": "account", "acc": "account",
     "pkg": "package", "qty": "quantity", "dont": "don't", "doesnt": "doesn't", "cant": "can't",
     "cannot": "can't", "isnt": "isn't", "wasnt": "wasn't", "havent": "haven't",
     "didnt": "didn't", "wont": "won't", "im": "i'm", "ive": "i've", "whats": "what's",
@@ -32,8 +31,8 @@ _ABBREVIATIONS = {
 _POLITE_EN = re.compile(
     r"^(?:(?:hi|hello|hey|dear|good (?:morning|afternoon|evening)|excuse me)"
     r"(?: (?:there|team|all|sir|madam|support|everyone))?\b[\s,.!:;]*)+"
-    r"|\b(?:please|kindly|thanks|thank you|thank you (?:very|so) much|many thanks|cheers|regards"
-    r"|best regards|kind regards|in advance)\b"
+    r"|\b(?:please|pls|plz|kindly|thx|tks|ty|thanks|thank you|thank you (?:very|so) much"
+    r"|many thanks|cheers|regards|best regards|kind regards|in advance)\b"
 )
 _POLITE_ZH = re.compile(
     r"您好|你好|在吗|在不在|请问一下|请问|麻烦问一下|麻烦您|麻烦你|麻烦|想问一下|问一下|问下|咨询一下"
@@ -60,19 +59,19 @@ def fold(text: str) -> str:
 def normalise(text: str) -> str:
     """The form in which two texts are compared: words and characters, one space between."""
     folded = fold(text).replace("\u2019", "'")
-    words = [_ABBREVIATIONS.get(w, w) for w in folded.split()]
-    folded = _POLITE_ZH.sub(" ", _POLITE_EN.sub(" ", " ".join(words)))
-    kept = "".join(c if c in "'." else " " if _SEPARATORS.match(c) else c for c in folded)
-    return " ".join(_TOKENS.findall(kept)) if not _HAS_HAN.search(kept) else _spaced(kept)
+    bare = _POLITE_ZH.sub(" ", _POLITE_EN.sub(" ", folded))
+    kept = "".join(c if c in "'." else " " if _SEPARATORS.match(c) else c for c in bare)
+    words = [_ABBREVIATIONS.get(token, token) for token in _TOKENS.findall(kept)]
+    return _joined(words)
 
 
-def _spaced(text: str) -> str:
-    """Chinese characters run together, everything else apart from them by spaces."""
+def _joined(words: list[str]) -> str:
+    """Chinese characters run together, everything else apart by spaces."""
     out: list[str] = []
-    for token in _TOKENS.findall(text):
-        if out and not (_HAS_HAN.match(token) and _HAS_HAN.match(out[-1][-1])):
+    for word in words:
+        if out and not (_HAS_HAN.match(word) and _HAS_HAN.match(out[-1][-1])):
             out.append(" ")
-        out.append(token)
+        out.append(word)
     return "".join(out)
 
 
@@ -83,8 +82,8 @@ def tokens(normalised: str) -> list[str]:
 
 def numbers(text: str) -> frozenset[str]:
     """Order, tracking and account numbers, amounts: what has two digits or more, letters kept."""
-    folded = fold(text)
-    return frozenset(
-        re.sub(r"[-\s]", "", found)
-        for found in re.findall(r"(?<![a-z0-9])[a-z]{0,4}-?\d[\d-]*\d[a-z0-9-]*", folded)
-    )
+    found = _NUMBERS.findall(fold(text))
+    return frozenset(re.sub(r"[-,\s]", "", number) for number in found)
+
+
+_NUMBERS = re.compile(r"(?<![a-z0-9])[a-z]{0,4}-?\d[\d.,-]*\d[a-z0-9-]*")

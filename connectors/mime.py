@@ -6,6 +6,7 @@ old policy: the new one is seven times slower and raises on crafted headers) see
 passed the caps.
 """
 
+import codecs
 import email
 import re
 import unicodedata
@@ -14,10 +15,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email import policy
-from email.headerregistry import Address
+from email.header import Header
 from email.message import EmailMessage, Message
-from email.policy import EmailPolicy
-from email.utils import formatdate, getaddresses, parsedate_to_datetime
+from email.utils import (
+    collapse_rfc2231_value,
+    formatdate,
+    getaddresses,
+    parsedate_to_datetime,
+)
 from html import unescape
 from typing import Any
 
@@ -88,7 +93,8 @@ def _counted() -> Callable[..., Message]:
 
 
 def _read(mail: Message) -> Mail:
-    authors = _addresses(_all(mail, "from"))
+    lines = _all(mail, "from")
+    authors = _addresses(lines)
     sender = authors[0] if authors else ("", "")
     if "@" not in sender[1]:
         raise PayloadError("the mail has no author's address")
@@ -97,7 +103,7 @@ def _read(mail: Message) -> Mail:
         message_id=next(iter(_ids(_one(mail, "message-id"))), ""),
         sender=sender[1],
         sender_name=sender[0],
-        one_author=len(authors) == 1 and len(_all(mail, "from")) == 1,
+        one_author=len(lines) == 1 and sum("@" in a for _, a in _people(lines)) == 1,
         recipients=tuple(a for _, a in _addresses(_all(mail, "to") + _all(mail, "cc"))),
         subject=header_text(_one(mail, "subject")),
         sent_at=_date(_one(mail, "date")),
@@ -177,8 +183,12 @@ def clean_line(text: str) -> str:
 
 def _addresses(values: Sequence[str]) -> list[tuple[str, str]]:
     """(name, lower-case address) of each; what is no plain address is left out."""
-    found = getaddresses([_from_8bit(value[:8192]) for value in values])
+    found = _people(values)
     return [(header_text(n), a.lower()) for n, a in found if _PLAIN_ADDRESS.fullmatch(a)]
+
+
+def _people(values: Sequence[str]) -> list[tuple[str, str]]:
+    return getaddresses([_from_8bit(value[:8192]) for value in values])
 
 
 #: Nothing that a parser may take for an end: `alice@a.example)bob@b.example` (CVE-2023-27043).
@@ -206,7 +216,17 @@ def _date(value: str) -> datetime | None:
 
 
 #: https://www.rfc-editor.org/rfc/rfc3834 and what mailers do instead.
-_AUTOMATIC_HEADERS = ("X-Autoreply", "X-Autorespond", "X-Auto-Reply", "List-Id", "List-Unsubscribe")
+_AUTOMATIC_HEADERS = (
+    "X-Autoreply",
+    "X-Autorespond",
+    "X-Auto-Reply",
+    "X-Loop",
+    "List-Id",
+    "List-Unsubscribe",
+)
+_AUTOMATIC_SUBJECTS = re.compile(
+    r"(?:auto(?:matic)?[- ]?reply|out of (?:the )?office|自动回复|自动答复|自動回覆)\s*[:：]", re.I
+)
 _AUTOMATIC_SENDERS = re.compile(
     r"(?:mailer-daemon|postmaster|no-?reply|do-?not-?reply)[@+.-]", re.I
 )
@@ -225,6 +245,7 @@ def is_automatic(mail: Message) -> bool:
         or _one(mail, "return-path").strip() == "<>"
         or mail.get_content_type() == "multipart/report"
         or bool(_AUTOMATIC_SENDERS.search(_one(mail, "from")))
+        or bool(_AUTOMATIC_SUBJECTS.match(header_text(_one(mail, "subject"))))
     )
 
 
@@ -238,7 +259,7 @@ _ALIASES = {
     "ascii": "utf-8",
 }  # fmt: skip
 #: Python's text codecs that are no charset of mail; punycode takes quadratic time.
-_NO_CHARSETS = {"idna", "punycode"}
+_NO_CHARSETS = {"idna", "punycode", "unicode-escape", "raw-unicode-escape"}
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _AFTER = {"big5": ("big5", "big5hkscs", "cp950"), "iso-2022-jp": ("iso-2022-jp", "iso2022_jp_3")}
 
@@ -249,16 +270,22 @@ def decode(content: bytes, declared: str) -> str:
     name = _ALIASES.get(name, name)
     own = _AFTER.get(name, (name,)) if name else ()
     for charset in (*own, "utf-8", "gb18030"):
-        try:
-            text = content.decode(charset) if charset not in _NO_CHARSETS else None
-        except (LookupError, ValueError):
-            continue
-        if text is not None and not _LONE_SURROGATE.search(text):
+        if (text := _decoded(content, charset)) is not None:
             return text
     from charset_normalizer import from_bytes
 
     best = from_bytes(content).best()
     return str(best) if best else content.decode("utf-8", "replace")
+
+
+def _decoded(content: bytes, charset: str) -> str | None:
+    try:
+        if codecs.lookup(charset).name in _NO_CHARSETS:
+            return None
+        text = content.decode(charset)
+    except (LookupError, ValueError):
+        return None
+    return None if _LONE_SURROGATE.search(text) else text
 
 
 # Bodies
@@ -270,9 +297,9 @@ def _text(mail: Message) -> str:
     for part in _leaves(mail):
         if _is_attachment(part):
             continue
-        if part.get_content_type() == "text/plain":
+        if _type(part) == "text/plain":
             plain.append(_flowed(part, _content(part)[:MAX_TEXT]))
-        elif part.get_content_type() == "text/html":
+        elif _type(part) == "text/html":
             html.append(_content(part))
     text = "\n".join(p.strip("\n") for p in plain if p.strip())
     if not text:
@@ -291,6 +318,11 @@ def _leaves(mail: Message) -> Iterable[Message]:
             yield part
 
 
+def _type(part: Message) -> str:
+    """The leaf's type; a multipart whose boundary never comes is text."""
+    return "text/plain" if part.get_content_maintype() == "multipart" else part.get_content_type()
+
+
 def _content(part: Message) -> str:
     payload = part.get_payload(decode=True)
     charset = str(part.get_param("charset") or "")
@@ -299,7 +331,7 @@ def _content(part: Message) -> str:
 
 def _is_attachment(part: Message) -> bool:
     disposition = str(part.get("Content-Disposition", "")).strip().lower()
-    is_text = part.get_content_type() in ("text/plain", "text/html")
+    is_text = _type(part) in ("text/plain", "text/html")
     return disposition.startswith("attachment") or not is_text or bool(part.get_filename())
 
 
@@ -415,8 +447,15 @@ def _attachments(mail: Message) -> Iterable[Attachment]:
 
 def _file_name(part: Message) -> str:
     """The name, decoded, without any path or trick; '' if there is none."""
+    for header in ("Content-Disposition", "Content-Type"):
+        raw = _one(part, header.lower())
+        if raw != (clear := _from_8bit(raw)):
+            part.replace_header(header, clear)
     try:
         name = part.get_filename() or ""
+        for key, value in part.get_params([], "content-disposition"):
+            if key == "filename" and isinstance(value, tuple):  # filename*, before filename
+                name = collapse_rfc2231_value(value)
     except (LookupError, ValueError, TypeError):
         name = ""
     return safe_name(header_text(name))
@@ -431,21 +470,9 @@ def safe_name(name: str) -> str:
 # Out
 
 
-class _Outgoing(EmailPolicy):
-    """Message ids one a line: the library's own folding makes an encoded word of a long one."""
-
-    def fold(self, name: str, value: str) -> str:
-        if name not in ("In-Reply-To", "References"):
-            return str(super().fold(name, value))
-        return f"{name}: " + "\r\n ".join(value.split()) + "\r\n"
-
-    def fold_binary(self, name: str, value: str) -> bytes:
-        if name not in ("In-Reply-To", "References"):
-            return super().fold_binary(name, value)
-        return self.fold(name, value).encode("ascii")
-
-
-_OUTGOING = _Outgoing(linesep="\r\n")
+#: What is set raw stays as it is: the library, folding long headers, takes the quotes off names,
+#: the blanks out of subjects, and makes encoded words of message ids.
+_OUTGOING = policy.SMTP.clone(refold_source="none")
 _MEDIA_TYPE = re.compile(r"(?!multipart|message)([a-z]{2,20})/([a-z0-9.+-]{1,100})")
 
 
@@ -468,15 +495,15 @@ def write(  # noqa: PLR0913  # a mail has that many parts
     (CVE-2024-6923), so every mail is read again and its headers are counted.
     """
     mail = EmailMessage(policy=_OUTGOING)
-    mail["From"] = _address(sender, sender_name)
-    mail["To"] = _address(to)
-    mail["Subject"] = _harmless(subject)
+    mail.set_raw("From", _person(sender, sender_name))
+    mail.set_raw("To", _person(to))
+    mail.set_raw("Subject", _encoded(_harmless(subject)))
     mail["Date"] = formatdate(sent_at.timestamp(), usegmt=True)
     mail["Message-ID"] = message_id
     ids = [r for r in references if re.fullmatch(r"<[!-~]{1,500}>", r)]
     if ids:
-        mail["In-Reply-To"] = ids[0]
-        mail["References"] = " ".join(reversed(ids[:20]))
+        mail.set_raw("In-Reply-To", ids[0])
+        mail.set_raw("References", "\r\n ".join(reversed(ids[:20])))
     if automatic:
         mail["Auto-Submitted"] = "auto-replied"
         mail["X-Auto-Response-Suppress"] = "All"
@@ -487,15 +514,28 @@ def write(  # noqa: PLR0913  # a mail has that many parts
             attachment.content or b"",
             maintype=known[1] if known else "application",
             subtype=known[2] if known else "octet-stream",
-            filename=safe_name(attachment.name) or "file",
+            filename=_harmless(safe_name(attachment.name)) or "file",
         )
     _demand_same_headers(mail)
     return mail
 
 
-def _address(address: str, name: str = "") -> Address:
-    local, _, domain = _harmless(address).rpartition("@")
-    return Address(_harmless(name), local, domain)
+def _person(address: str, name: str = "") -> str:
+    """An address, with a name if there is one, as a header holds it. RejectedError."""
+    if not address.isascii() or not _PLAIN_ADDRESS.fullmatch(address):
+        raise RejectedError("mail to addresses with other than plain letters is not supported")
+    name = _harmless(name)
+    if not name:
+        return address
+    if name.isascii() and len(name) <= 60:
+        return '"{}" <{}>'.format(name.replace("\\", "\\\\"), address)
+    return f"{Header(name, 'utf-8').encode()}\r\n <{address}>"
+
+
+def _encoded(text: str) -> str:
+    """One line of text as a header holds it, folded."""
+    plain = text.isascii() and all(len(word) < 200 for word in text.split())
+    return Header(text, "us-ascii" if plain else "utf-8", header_name="Subject").encode()
 
 
 def _harmless(text: str) -> str:
@@ -504,5 +544,5 @@ def _harmless(text: str) -> str:
 
 def _demand_same_headers(mail: EmailMessage) -> None:
     again = email.message_from_bytes(mail.as_bytes(), policy=policy.compat32)
-    if sorted(k.lower() for k in again) != sorted(k.lower() for k in mail):
+    if [part.keys() for part in again.walk()] != [part.keys() for part in mail.walk()]:
         raise RejectedError("the mail's headers cannot be written safely")

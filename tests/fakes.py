@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from chalicelib.errors import ConflictError, PayloadError, RejectedError, SignatureError
+from chalicelib.errors import ConflictError, PayloadError, SignatureError
 from chalicelib.pipeline import Pipeline
 from chalicelib.ports import (
     Capabilities,
@@ -24,6 +24,7 @@ from chalicelib.ports import (
     Write,
 )
 from chalicelib.schema import (
+    Attachment,
     Channel,
     Conversation,
     Direction,
@@ -36,7 +37,7 @@ from chalicelib.schema import (
     message_id,
 )
 from chalicelib.settings import Deployment, Document
-from chalicelib.store import Store
+from chalicelib.store import Store, Stored
 
 START = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
 
@@ -112,6 +113,18 @@ class MemoryTable:
             for write in writes:
                 self._apply(write)
 
+    def interrupt(self, number: int, act: Callable[[], object]) -> None:
+        """Run an act just before the write of that number from now on takes effect."""
+        writes: list[Sequence[Write]] = []
+
+        def hook(wanted: Sequence[Write]) -> None:
+            writes.append(wanted)
+            if len(writes) == number:
+                self.before_write = None
+                act()
+
+        self.before_write = hook
+
     def _apply(self, write: Write) -> None:
         key = (write.item.pk, write.item.sk)
         if write.delete:
@@ -186,11 +199,17 @@ class FakeChannel(Connector):
     sent: list[Message]
     #: Raised by the next sends, one each; None lets one through.
     failures: list[Exception | None]
+    #: What can be fetched by its `source`.
+    files: dict[str, bytes | Exception]
 
     def __init__(self, settings: PluginSettings, context: Any) -> None:
         super().__init__(settings, context)
         self.sent = []
         self.failures = []
+        self.files = {}
+
+    def handshake(self, request: WebhookRequest) -> WebhookResponse | None:
+        return WebhookResponse(body=request.param("probe")) if request.method == "GET" else None
 
     def verify(self, request: WebhookRequest) -> None:
         if request.header("signature") != "right":
@@ -223,6 +242,7 @@ class FakeChannel(Connector):
             text=line.get("text", ""),
             subject=line.get("subject", ""),
             references=tuple(line.get("references", ())),
+            attachments=tuple(Attachment(**a) for a in line.get("attachments", ())),
             automatic=line.get("automatic", False),
             sent_at=request.received_at,
             received_at=request.received_at,
@@ -239,6 +259,12 @@ class FakeChannel(Connector):
             raise failure
         self.sent.append(message)
         return f"provider-{message.id}"
+
+    def fetch(self, attachment: Attachment) -> bytes:
+        found = self.files[attachment.source or ""]
+        if isinstance(found, Exception):
+            raise found
+        return found
 
 
 class FakeEmail(FakeChannel):
@@ -265,7 +291,9 @@ class FakeChat(FakeChannel, HostedConnector):
     name = "fake_chat"
     channel = Channel.WEBCHAT
     prefix = "webchat"
-    capabilities = replace(FakeChannel.capabilities, resends_safely=True)
+    capabilities = replace(
+        FakeChannel.capabilities, answers_within_seconds=15.0, resends_safely=True
+    )
 
     def page(self, name: str, request: WebhookRequest) -> WebhookResponse:
         return WebhookResponse(body=name)
@@ -285,6 +313,7 @@ class Call:
     key: str
     ticket: str
     text: str
+    attachments: tuple[Attachment, ...] = ()
 
 
 class FakeDesk(Helpdesk):
@@ -301,17 +330,27 @@ class FakeDesk(Helpdesk):
         self.late_failures: list[Exception | None] = []
         self.tries = 0
 
+    @property
+    def said(self) -> list[tuple[str, str]]:
+        """(ticket, text) of what customers said, in order."""
+        return [(c.ticket, c.text) for c in self.effects.values() if c.what != "note"]
+
+    @property
+    def notes(self) -> list[str]:
+        return [c.text for c in self.effects.values() if c.what == "note"]
+
     def open_ticket(
         self, message: Message, conversation: Conversation, *, idempotency_key: str
     ) -> str:
         opened = sum(call.what == "open" for call in self.effects.values())
-        call = Call("open", idempotency_key, f"T{opened + 1}", message.text)
+        call = Call("open", idempotency_key, f"T{opened + 1}", message.text, message.attachments)
         return self._once(call).ticket
 
     def add_comment(
         self, ticket_id: str, message: Message, conversation: Conversation, *, idempotency_key: str
     ) -> None:
-        self._once(Call("comment", idempotency_key, ticket_id, message.text))
+        comment = Call("comment", idempotency_key, ticket_id, message.text, message.attachments)
+        self._once(comment)
 
     def add_note(
         self, ticket_id: str, text: str, conversation: Conversation, *, idempotency_key: str
@@ -332,7 +371,10 @@ class FakeDesk(Helpdesk):
             raise SignatureError("wrong")
 
     def parse(self, request: WebhookRequest) -> list[Reply | TicketChange]:
-        event = json.loads(request.body)
+        try:
+            event = json.loads(request.body)
+        except ValueError as error:
+            raise PayloadError("no JSON") from error
         if "state" in event:
             return [TicketChange(**event, at=request.received_at)]
         return [Reply(**event, sent_at=request.received_at)]
@@ -394,6 +436,32 @@ class World:
             body=json.dumps(body).encode(),
             received_at=self.clock.now,
         )
+
+    def sent(self, inbox: str) -> list[str]:
+        """What customers got by a channel's own means, in order."""
+        return [message.text for message in self.channel(inbox).sent]
+
+    def stored(self, message_id: str) -> Stored:
+        """A message and how far it has come."""
+        held = self.pipeline.store.message(message_id)
+        assert held is not None
+        return held.noun
+
+    def messages(self) -> list[Stored]:
+        """Every message, in the order of its storing."""
+        found = (i.pk.removeprefix("MSG#") for i in self.table.stream if i.sk == "MSG")
+        return [self.stored(name) for name in found]
+
+    def configure(self, **changes: Any) -> None:
+        """Deploy anew, with some of askonce.toml changed."""
+        before = self.pipeline.deployment.document.model_dump(exclude_unset=True)
+        changed = Document.model_validate(before | changes)
+        deployment = Deployment(changed, CONNECTORS, HELPDESKS, NoTokens())
+        self.pipeline = replace(self.pipeline, deployment=deployment)
+
+    def read_stream_again(self) -> None:
+        """From its beginning, as a reader does that lost its place."""
+        self._relayed = 0
 
     def settle(self) -> None:
         """Everything that the stream and the queues carry, until nothing moves any more."""
@@ -457,4 +525,11 @@ def world(table: Any = None, **policy: Any) -> World:
     return World(pipeline, made, bucket, forward, deliver, clock, events)
 
 
-REFUSED = RejectedError("the provider refused it")
+def crash_at(event: str) -> Callable[..., None]:
+    """A `report` that pulls the plug at an event."""
+
+    def report(name: str, **_: Any) -> None:
+        if name == event:
+            raise SystemExit(event)
+
+    return report

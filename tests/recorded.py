@@ -54,12 +54,16 @@ class Sample:
     def request(self) -> WebhookRequest:
         return request_of(self.content["request"], self.content["now"])
 
-    def connector(self, tokens: TokenCache | None = None, **more: Any) -> Connector:
+    def connector(
+        self, more: Mapping[str, Any] | None = None, tokens: TokenCache | None = None
+    ) -> Connector:
         """The connector, with other values of some settings."""
-        return connector(self.plugin, self.settings | more, self.content["public_url"], tokens)
+        settings = self.settings | dict(more or {})
+        return connector(self.plugin, settings, self.content["public_url"], tokens)
 
-    def helpdesk(self, **more: Any) -> Helpdesk:
-        return helpdesk(self.plugin, self.settings | more)
+    def helpdesk(self, more: Mapping[str, Any] | None = None) -> Helpdesk:
+        """The helpdesk, with other values of some settings."""
+        return helpdesk(self.plugin, self.settings | dict(more or {}))
 
 
 def connector(

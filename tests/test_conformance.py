@@ -186,8 +186,8 @@ ROTATED = {"email_mime": "signing_secret", "sms_twilio": "auth_token", "webchat"
 def test_a_secret_can_be_replaced_without_losing_a_request(sample: Sample) -> None:
     key = ROTATED[sample.plugin]
     old, new = sample.settings[key], base64.b64encode(b"n" * 48).decode()
-    assert accepted(sample.connector(**{key: [new, old]}), sample.request)
-    assert not accepted(sample.connector(**{key: [new]}), sample.request)
+    assert accepted(sample.connector({key: [new, old]}), sample.request)
+    assert not accepted(sample.connector({key: [new]}), sample.request)
 
 
 # What it may do to us

@@ -157,8 +157,6 @@ class EmailMime(Connector):
     def send(self, message: Message) -> str:
         """Send by SMTP. Returns the Message-ID, which is made of our id."""
         recipient = message.address.removeprefix("email:")
-        if not recipient.isascii():
-            raise RejectedError("mail to addresses with other letters than ASCII is not supported")
         domain = self.settings.address.rsplit("@", 1)[1]
         mail_id = f"<{message.id}@{domain}>"
         mail = mime.write(

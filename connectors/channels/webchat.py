@@ -63,14 +63,14 @@ class WebChatSettings(PluginSettings):
     token_secret: Secrets
     #: Where the widget may be embedded: exact origins, such as https://shop.example.
     origins: tuple[str, ...] = Field(min_length=1)
-    #: Shared with your own site's server, which signs identities with it.
+    #: Shared with your own site's server, which signs identities with it; as long.
     identity_secret: Secret | None = None
     token_minutes: int = Field(default=30, ge=1, le=24 * 60)
 
-    @field_validator("token_secret")
+    @field_validator("token_secret", "identity_secret")
     @classmethod
-    def _long(cls, secret: Secrets) -> Secrets:
-        if any(len(value) < 32 for value in values(secret)):
+    def _long(cls, secret: Secrets | None) -> Secrets | None:
+        if secret is not None and any(len(value) < 32 for value in values(secret)):
             raise ValueError("must have at least 32 characters")
         return secret
 

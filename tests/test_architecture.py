@@ -1,0 +1,135 @@
+"""Who may import whom, what happens at import, and how signatures are compared."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+OURS = ("app", "chalicelib", "connectors", "infra", "tests")
+
+#: Module -> which of our modules, and which packages of others, it may import.
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "log": set(),
+    "schema": {"pydantic"},
+    "ports": {"schema", "errors", "pydantic"},
+    "text": {"opencc"},
+    "policy": {"schema", "pydantic"},
+    "identity": {"schema", "errors"},
+    "repeats": {"schema", "policy", "text", "rapidfuzz"},
+    "conversations": {"schema", "policy", "repeats"},
+    "notes": {"schema", "identity"},
+    "aws": {
+        "botocore",
+        "mypy_boto3_dynamodb",
+        "mypy_boto3_s3",
+        "mypy_boto3_sqs",
+        "ports",
+        "errors",
+    },
+    "store": {"schema", "errors", "ports"},
+    "contacts": {"schema", "errors", "identity", "store"},
+    "settings": {"errors", "policy", "ports", "aws", "pydantic"},
+    "resolve": {"contacts", "conversations", "errors", "identity", "policy", "repeats"}
+    | {"schema", "settings", "store"},
+    "pipeline": {"conversations", "errors", "notes", "ports", "resolve", "schema"}
+    | {"settings", "store"},
+    "consumer": {"errors", "log"},
+}
+CORE_FOR_CONNECTORS = {"chalicelib.schema", "chalicelib.errors", "chalicelib.ports"}
+SHARED_BY_CONNECTORS = {"connectors"} | {
+    f"connectors.{name}" for name in ("http", "mime", "signing", "wechat_wire")
+}
+SDKS = {"pydantic", "wechatpy", "requests", "jwt", "nh3", "cryptography", "charset_normalizer"}
+SDKS |= {"tenacity"}
+HEAVY = ("boto3", "botocore", "requests", "wechatpy", "jwt", "opencc", "rapidfuzz", "nh3")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports, wherever in it; `from a import b` counts as a and a.b."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            package = node.module in ("chalicelib", "connectors")
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from names if package else [node.module]
+
+
+def foreign(name: str) -> bool:
+    return name.partition(".")[0] not in sys.stdlib_module_names
+
+
+def python_files(folder: str) -> list[Path]:
+    return sorted(p for p in (ROOT / folder).rglob("*.py") if p.name != "__init__.py")
+
+
+def test_every_module_of_the_core_has_its_line_in_the_table() -> None:
+    assert {p.stem for p in python_files("chalicelib")} == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("module", sorted(MAY_IMPORT))
+def test_a_module_of_the_core_imports_only_what_the_table_allows(module: str) -> None:
+    found = {name for name in imports(ROOT / "chalicelib" / f"{module}.py") if foreign(name)}
+    names = {name.removeprefix("chalicelib.").partition(".")[0] for name in found}
+    if module == "consumer":  # it writes to the log, by the package
+        names.discard("chalicelib")
+    assert names <= MAY_IMPORT[module]
+
+
+@pytest.mark.parametrize("path", python_files("connectors"), ids=lambda p: p.stem)
+def test_a_connector_knows_only_the_ports_what_is_shared_and_its_sdk(path: Path) -> None:
+    found = {name for name in imports(path) if foreign(name)}
+    ours = {name for name in found if name.startswith(("chalicelib", "connectors"))}
+    assert ours <= CORE_FOR_CONNECTORS | SHARED_BY_CONNECTORS
+    assert {name.partition(".")[0] for name in found - ours} <= SDKS
+
+
+def test_the_core_never_looks_outward() -> None:
+    outward = {"connectors", "infra", "chalice", "app"}
+    for path in python_files("chalicelib"):
+        assert not outward & {name.partition(".")[0] for name in imports(path)}, path
+
+
+def test_importing_the_app_loads_no_sdk_and_calls_nobody() -> None:
+    script = f"import app, sys; print([m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "path", [*python_files("chalicelib"), *python_files("connectors"), ROOT / "app.py"],
+    ids=lambda p: p.stem,
+)  # fmt: skip
+def test_modules_and_public_classes_say_what_they_are(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    silent = [
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
+        and not node.name.startswith("_")
+        and not ast.get_docstring(node)
+    ]
+    assert ast.get_docstring(tree), path
+    assert silent == []
+
+
+def test_no_test_uses_a_mock() -> None:
+    for path in python_files("tests"):
+        assert not any("mock" in name.split(".") for name in imports(path)), path
+
+
+def test_what_was_signed_is_never_compared_with_equals() -> None:
+    """`==` stops at the first difference, and tells an attacker how far they came."""
+    telling = ("signature", "digest", "given", "wanted", "token", "hmac")
+    for path in python_files("connectors"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Eq | ast.NotEq):
+                words = ast.unparse(node).lower()
+                assert not any(word in words for word in telling), f"{path.name}: {words}"

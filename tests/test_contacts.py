@@ -1,0 +1,275 @@
+"""Whose address it is: evidence links, claims only suggest, operators decide, all is undoable."""
+
+import pytest
+
+from chalicelib import identity
+from chalicelib.contacts import Contacts, UnknownAddressError
+from chalicelib.errors import ConflictError
+from chalicelib.schema import AddressLink, Level, Message
+from chalicelib.store import Held, Home
+from tests.fakes import World, world
+from tests.nouns import asked, conversation, evidence, message
+
+WECHAT, EMAIL, SMS, SHOP = "wechat:wx1:li", "email:li@example.com", "phone:+86138", "external:7"
+
+
+@pytest.fixture
+def w() -> World:
+    return world()
+
+
+def contacts(w: World) -> Contacts:
+    return Contacts(w.pipeline.store, w.clock)
+
+
+def writes(address: str, *proven: str, claimed: str = "", level: str = "verified") -> Message:
+    """A message from an address that proves or claims others too."""
+    others = [evidence(other) for other in proven]
+    others += [evidence(claimed, "claimed")] if claimed else []
+    return message(address=address, evidence=(evidence(address, level), *others))
+
+
+def heard(w: World, address: str, *proven: str, level: str = "verified") -> str:
+    """The contact of whoever wrote."""
+    return contacts(w).of(writes(address, *proven, level=level)).noun.contact_id
+
+
+def linked(w: World, address: str) -> AddressLink:
+    held = w.pipeline.store.link(address)
+    assert held is not None
+    return held.noun
+
+
+def together(w: World, *addresses: str) -> bool:
+    """Whether they belong to one contact, which lists exactly them."""
+    found = {linked(w, a).contact_id for a in addresses}
+    return len(found) == 1 and set(contacts(w).show(addresses[0])[0].addresses) == set(addresses)
+
+
+def by_hand(w: World, address: str, to: str) -> AddressLink:
+    return contacts(w).link(address, to, source="operator", by="kim")
+
+
+def began(w: World, address: str, name: str) -> None:
+    """A conversation that an address began."""
+    noun = conversation(
+        id=name,
+        contact_id=linked(w, address).contact_id,
+        asked_by=address,
+        questions=(asked(asked_by=address),),
+    )
+    w.pipeline.store.commit(Held(noun), Held(Home.of(noun)))
+
+
+def conversations_of(w: World, address: str) -> set[str]:
+    contact_id = linked(w, address).contact_id
+    found = contacts(w).show(address)[2]
+    assert all(c.contact_id == contact_id for c in found)
+    assert all(w.pipeline.store.conversation(c.id) for c in found)
+    return {c.id for c in found}
+
+
+# By evidence
+
+
+def test_an_address_keeps_its_contact(w: World) -> None:
+    assert heard(w, EMAIL) == heard(w, EMAIL)
+    assert heard(w, EMAIL) != heard(w, SMS)
+
+
+def test_verified_evidence_links_an_address_that_never_wrote(w: World) -> None:
+    heard(w, WECHAT, EMAIL, SHOP)
+    assert together(w, WECHAT, EMAIL, SHOP)
+    assert heard(w, EMAIL) == heard(w, WECHAT)
+
+
+@pytest.mark.parametrize(("first", "second"), [(WECHAT, EMAIL), (EMAIL, WECHAT)])
+def test_verified_evidence_links_addresses_that_were_strangers(
+    w: World, first: str, second: str
+) -> None:
+    heard(w, first)
+    heard(w, second)
+    heard(w, WECHAT, EMAIL)
+    assert together(w, WECHAT, EMAIL)
+
+
+def test_a_single_address_moves_to_the_person_whom_we_know(w: World) -> None:
+    known = heard(w, WECHAT, SHOP)
+    heard(w, EMAIL)
+    assert heard(w, EMAIL, WECHAT) == known
+    heard(w, SMS)
+    assert heard(w, WECHAT, SMS) == known
+    assert together(w, WECHAT, SHOP, EMAIL, SMS)
+
+
+def test_two_people_whom_we_know_are_never_merged_by_evidence(w: World) -> None:
+    one, other = heard(w, WECHAT, SHOP), heard(w, EMAIL, SMS)
+    assert heard(w, WECHAT, EMAIL) == one != other
+    assert together(w, EMAIL, SMS)
+    assert contacts(w).show(WECHAT)[0].suggestions == (EMAIL,)
+
+
+def test_a_claim_links_nothing_and_becomes_a_suggestion(w: World) -> None:
+    heard(w, EMAIL)
+    claiming = writes(WECHAT, claimed=EMAIL)
+    own = contacts(w).of(claiming)
+    assert not together(w, WECHAT, EMAIL)
+    history = w.pipeline.store.history(own.noun.contact_id)
+    assert contacts(w).suggest(history, claiming).suggestions == (EMAIL,)
+
+
+def test_a_suggestion_is_made_once_and_never_of_what_is_linked(w: World) -> None:
+    own = contacts(w).of(writes(WECHAT, SHOP)).noun
+    store = w.pipeline.store
+    for claimed in (EMAIL, SHOP, EMAIL):
+        history = store.history(own.contact_id)
+        suggested = contacts(w).suggest(history, writes(WECHAT, claimed=claimed))
+        store.commit(Held(suggested, history.contact.version))
+    assert store.history(own.contact_id).contact.noun.suggestions == (EMAIL,)
+
+
+def test_a_linked_address_is_suggested_no_longer(w: World) -> None:
+    heard(w, EMAIL, SMS)
+    heard(w, WECHAT, SHOP)
+    heard(w, WECHAT, EMAIL)
+    by_hand(w, EMAIL, WECHAT)
+    assert contacts(w).show(WECHAT)[0].suggestions == ()
+
+
+# Forgery
+
+
+def test_a_forged_sender_never_reaches_the_owners_contact(w: World) -> None:
+    owner = heard(w, EMAIL)
+    forged = heard(w, EMAIL, level="claimed")
+    assert forged != owner
+    assert together(w, EMAIL)
+    assert linked(w, identity.UNPROVEN + EMAIL).level is Level.CLAIMED
+
+
+def test_what_a_forged_sender_proves_about_others_is_worth_nothing(w: World) -> None:
+    heard(w, SHOP)
+    heard(w, EMAIL, SHOP, level="claimed")
+    assert together(w, SHOP)
+    assert together(w, identity.UNPROVEN + EMAIL)
+
+
+# By hand
+
+
+def test_an_operator_links_what_evidence_cannot(w: World) -> None:
+    known = heard(w, WECHAT, SHOP)
+    heard(w, EMAIL, SMS)
+    assert by_hand(w, EMAIL, WECHAT).contact_id == known
+    assert together(w, WECHAT, SHOP, EMAIL)
+    assert together(w, SMS)
+
+
+def test_an_operator_may_link_addresses_that_never_wrote(w: World) -> None:
+    by_hand(w, EMAIL, WECHAT)
+    assert together(w, WECHAT, EMAIL)
+    assert heard(w, EMAIL) == heard(w, WECHAT)
+
+
+def test_linking_or_unlinking_again_changes_nothing(w: World) -> None:
+    linked_once = by_hand(w, EMAIL, WECHAT)
+    assert by_hand(w, EMAIL, WECHAT) == linked_once
+    apart = contacts(w).unlink(EMAIL, by="kim")
+    assert contacts(w).unlink(EMAIL, by="kim") == apart
+
+
+def test_an_unlinked_address_is_a_person_of_its_own(w: World) -> None:
+    heard(w, WECHAT, EMAIL)
+    contacts(w).unlink(EMAIL, by="kim")
+    assert together(w, WECHAT)
+    assert together(w, EMAIL)
+
+
+@pytest.mark.parametrize(("writer", "proven"), [(WECHAT, EMAIL), (EMAIL, WECHAT)])
+def test_later_evidence_does_not_undo_an_unlink(w: World, writer: str, proven: str) -> None:
+    heard(w, WECHAT, EMAIL)
+    contacts(w).unlink(EMAIL, by="kim")
+    heard(w, writer, proven)
+    assert together(w, WECHAT)
+    assert together(w, EMAIL)
+
+
+def test_later_evidence_does_not_undo_an_unlink_by_way_of_a_third_contact(w: World) -> None:
+    heard(w, WECHAT, EMAIL)
+    contacts(w).unlink(EMAIL, by="kim")
+    heard(w, SMS, SHOP)
+    heard(w, WECHAT, SMS)
+    heard(w, EMAIL, WECHAT)
+    assert together(w, SMS, SHOP, WECHAT)
+    assert together(w, EMAIL)
+
+
+def test_an_operator_undoes_an_unlink(w: World) -> None:
+    heard(w, WECHAT, EMAIL)
+    contacts(w).unlink(EMAIL, by="kim")
+    by_hand(w, EMAIL, WECHAT)
+    heard(w, WECHAT, EMAIL)
+    assert together(w, WECHAT, EMAIL)
+
+
+@pytest.mark.parametrize("act", ["unlink", "show"])
+def test_an_address_of_which_nothing_was_heard_is_named_as_such(w: World, act: str) -> None:
+    with pytest.raises(UnknownAddressError, match=EMAIL):
+        contacts(w).unlink(EMAIL, by="kim") if act == "unlink" else contacts(w).show(EMAIL)
+
+
+# What goes along
+
+
+def test_what_an_address_began_moves_with_it_and_back(w: World) -> None:
+    heard(w, WECHAT)
+    heard(w, EMAIL)
+    began(w, WECHAT, "q1")
+    began(w, EMAIL, "q2")
+    by_hand(w, EMAIL, WECHAT)
+    assert conversations_of(w, WECHAT) == {"q1", "q2"}
+    contacts(w).unlink(EMAIL, by="kim")
+    assert conversations_of(w, WECHAT) == {"q1"}
+    assert conversations_of(w, EMAIL) == {"q2"}
+
+
+def test_every_link_of_an_address_is_remembered(w: World) -> None:
+    heard(w, WECHAT)
+    heard(w, EMAIL)
+    by_hand(w, EMAIL, WECHAT)
+    contacts(w).unlink(EMAIL, by="sam")
+    link = linked(w, EMAIL)
+    told = [(e.source, e.by) for e in link.history]
+    assert told == [("test", "askonce"), ("operator", "kim"), ("unlinked", "sam")]
+    assert [e.contact_id for e in link.history[1:]] == [
+        linked(w, WECHAT).contact_id,
+        link.contact_id,
+    ]
+
+
+def test_an_unproven_sender_that_is_unlinked_is_only_claimed_again(w: World) -> None:
+    unproven = identity.UNPROVEN + EMAIL
+    heard(w, EMAIL, level="claimed")
+    assert by_hand(w, unproven, WECHAT).level is Level.VERIFIED
+    assert contacts(w).unlink(unproven, by="kim").level is Level.CLAIMED
+
+
+# At once
+
+
+def test_two_first_messages_at_once_make_one_contact(w: World) -> None:
+    others: list[str] = []
+    w.table.interrupt(1, lambda: others.append(heard(w, WECHAT)))
+    assert [heard(w, WECHAT)] == others
+    assert together(w, WECHAT)
+
+
+def test_an_address_that_is_linked_while_it_moves_is_decided_about_again(w: World) -> None:
+    heard(w, WECHAT)
+    heard(w, EMAIL, SHOP)
+    w.table.interrupt(1, lambda: by_hand(w, SMS, WECHAT))
+    with pytest.raises(ConflictError):
+        heard(w, WECHAT, EMAIL)
+    assert together(w, WECHAT, SMS)
+    heard(w, WECHAT, EMAIL)
+    assert together(w, WECHAT, SMS)

@@ -1,0 +1,248 @@
+"""Is it the same question: scores over trials, vetoes, and what the verdict makes of them."""
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chalicelib.policy import Mode, RepeatPolicy
+from chalicelib.repeats import ANSWER_THRESHOLD, JOIN_THRESHOLD, is_question, judge, scores
+from chalicelib.schema import (
+    Answer,
+    Channel,
+    Conversation,
+    Event,
+    Kind,
+    Message,
+    Outcome,
+    Participant,
+    State,
+    Verdict,
+)
+from tests.fakes import START
+from tests.nouns import asked, conversation, message
+
+PAIRS = json.loads((Path(__file__).parent / "samples" / "repeats.json").read_text("utf-8"))
+TRIALS = Path(__file__).parents[2] / "shared" / "data" / "repeats" / "trials"
+LI = "phone:+8613800138000"
+LATER = START + timedelta(hours=1)
+
+
+def participant(**more: Any) -> Participant:
+    """Li by SMS, at the start."""
+    fields: dict[str, Any] = {"address": LI, "sender": LI, "channel": Channel.SMS}
+    fields |= {"inbox": "sms", "last_at": START}
+    return Participant(**(fields | more))
+
+
+def verdict(
+    new: str | Message, *earlier: Conversation, thread: str | None = None, **policy: Any
+) -> Verdict:
+    """What Li's new message is, an hour after the earlier ones."""
+    written = message(new) if isinstance(new, str) else new
+    return judge(
+        written,
+        earlier,
+        sender=LI,
+        thread=thread,
+        policy=RepeatPolicy(**policy),
+        now=policy.pop("now", LATER),
+    )
+
+
+# Scores
+
+
+@pytest.mark.parametrize(("outcome", "veto", "earlier", "new"), PAIRS)
+def test_a_pair_of_questions_gets_its_verdict(
+    outcome: str, veto: str | None, earlier: str, new: str
+) -> None:
+    found = verdict(new, conversation(earlier))
+    assert (found.outcome.value, found.veto) == (outcome, veto)
+
+
+@given(st.text(max_size=200), st.lists(st.text(max_size=200), max_size=4))
+def test_a_score_lies_between_nothing_and_one_whatever_is_compared(
+    new: str, earlier: list[str]
+) -> None:
+    found = scores(new, earlier)
+    assert len(found) == len(earlier)
+    assert all(0 <= score <= 1.0000001 for score in found)
+
+
+@given(st.text(max_size=100), st.text(max_size=100))
+def test_who_asked_first_makes_no_difference_to_the_score(one: str, other: str) -> None:
+    assert scores(one, [other]) == pytest.approx(scores(other, [one]), abs=0.02)
+
+
+def trials(kind: str) -> Iterator[tuple[str, list[str], int]]:
+    """(new, earlier, which of them is meant or -1) of the handwritten sets."""
+    if not TRIALS.is_dir():
+        pytest.skip("the trials of ../shared/data are not here")
+    for path in sorted(TRIALS.glob("handwritten_*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            trial = json.loads(line)
+            if trial["kind"] == kind:
+                yield trial["new"], trial["earlier"], trial["gold"]
+
+
+def share_linked(kind: str, threshold: float) -> float:
+    """Share of the trials of a kind that are linked, to the right one where there is one."""
+    linked = []
+    for new, earlier, gold in trials(kind):
+        found = scores(new, earlier)
+        best = max(range(len(found)), key=found.__getitem__)
+        linked.append(found[best] >= threshold and gold in (-1, best))
+    return sum(linked) / len(linked)
+
+
+@pytest.mark.parametrize(
+    ("kind", "at_least"), [("verbatim", 0.99), ("light", 0.98), ("repeat", 0.55)]
+)
+def test_repeats_join_their_ticket(kind: str, at_least: float) -> None:
+    assert share_linked(kind, JOIN_THRESHOLD) >= at_least
+
+
+def test_at_most_one_in_a_hundred_unrelated_questions_joins_a_ticket() -> None:
+    assert share_linked("other", JOIN_THRESHOLD) <= 0.01
+
+
+def test_what_is_answered_is_asked_in_nearly_the_same_words() -> None:
+    assert share_linked("verbatim", ANSWER_THRESHOLD) >= 0.8
+    assert share_linked("hard", ANSWER_THRESHOLD) <= 0.02
+    assert share_linked("other", ANSWER_THRESHOLD) == 0
+
+
+# The verdict, rule by rule
+
+
+def test_an_answer_to_our_mail_follows_up_whatever_it_says() -> None:
+    found = verdict("Something entirely different?", conversation(), thread="q1")
+    assert (found.outcome, found.rule) == (Outcome.FOLLOW_UP, "thread")
+
+
+def test_a_thread_of_somebody_else_proves_nothing() -> None:
+    assert verdict("Something else?", conversation(), thread="q-of-another").rule != "thread"
+
+
+@pytest.mark.parametrize(
+    "chatter",
+    [
+        "thanks!",
+        "OK, thank you so much",
+        "在吗",
+        "好的，谢谢",
+        "hello?",
+        "单号是 SF123456789",
+        "4711 0815",
+    ],
+)
+def test_what_cannot_stand_alone_follows_up(chatter: str) -> None:
+    found = verdict(chatter, conversation())
+    assert (found.outcome, found.rule) == (Outcome.FOLLOW_UP, "nature")
+
+
+def test_a_picture_without_words_follows_up() -> None:
+    assert verdict(message("", kind=Kind.IMAGE), conversation()).rule == "nature"
+
+
+def test_thanks_out_of_the_blue_open_a_ticket() -> None:
+    long_ago = conversation(last_active_at=START - timedelta(days=3))
+    assert verdict("thanks!", long_ago).outcome is Outcome.NEW
+    assert verdict("thanks!").outcome is Outcome.NEW
+
+
+@pytest.mark.parametrize(
+    "text", ["Where is it?", "thanks, but where is it?", "好的，那什么时候发货"]
+)
+def test_a_question_after_thanks_is_a_question(text: str) -> None:
+    assert is_question(message(text))
+
+
+def test_an_event_opens_no_ticket() -> None:
+    event = message("", kind=Kind.EVENT, event=Event(name="subscribe"))
+    assert verdict(event, conversation()).outcome is Outcome.IGNORED
+
+
+def test_each_question_of_a_conversation_is_remembered() -> None:
+    two = (asked("Where is my parcel?"), asked("Do you sell kettles?", message_id="m2"))
+    found = verdict("do you sell kettles", conversation(questions=two))
+    assert (found.outcome, found.closest_message_id) == (Outcome.REPEAT, "m2")
+
+
+def test_lines_in_a_burst_belong_together() -> None:
+    just_now = conversation(participants=(participant(last_at=LATER - timedelta(minutes=9)),))
+    assert verdict("And do you sell kettles?", just_now).rule == "time"
+    a_while_ago = conversation(participants=(participant(last_at=LATER - timedelta(minutes=11)),))
+    assert verdict("And do you sell kettles?", a_while_ago).outcome is Outcome.NEW
+
+
+def test_two_mails_with_two_subjects_are_two_matters() -> None:
+    at = LATER - timedelta(minutes=1)
+    mailed = conversation(participants=(participant(inbox="sms", last_at=at, subject="Parcel"),))
+    assert verdict(message("Do you sell kettles?", subject="Kettles"), mailed).rule == "none"
+    assert verdict(message("Do you sell kettles?", subject="Re: parcel"), mailed).rule == "time"
+
+
+@pytest.mark.parametrize(
+    ("days", "answered", "outcome"),
+    [
+        (6, False, Outcome.REPEAT),
+        (8, False, Outcome.NEW),
+        (29, True, Outcome.REPEAT),
+        (31, True, Outcome.NEW),
+    ],
+)
+def test_a_question_is_the_same_matter_only_for_a_while(
+    days: int, answered: bool, outcome: Outcome
+) -> None:
+    answer = Answer(text="soon", at=START) if answered else None
+    earlier = conversation(questions=(asked(answer=answer),), state=State.ANSWERED)
+    found = judge(
+        message("Where is my parcel?"),
+        [earlier],
+        sender=LI,
+        thread=None,
+        policy=RepeatPolicy(),
+        now=START + timedelta(days=days),
+    )
+    assert found.outcome is outcome
+
+
+# Modes
+
+
+def test_off_compares_nothing() -> None:
+    found = verdict("Where is my parcel?", conversation(), mode=Mode.OFF)
+    assert (found.outcome, found.score) == (Outcome.NEW, None)
+
+
+def test_observe_records_and_changes_nothing() -> None:
+    found = verdict("Where is my parcel?", conversation(), mode=Mode.OBSERVE)
+    assert (found.outcome, found.would_be) == (Outcome.NEW, Outcome.REPEAT)
+    assert found.score == 1.0
+    assert "observing only" in found.reason
+
+
+def test_the_owners_thresholds_go_before_the_shipped_ones() -> None:
+    near = "夏天龙井茶应该怎么保存"
+    shipped = verdict(near, conversation("龙井茶怎么保存"))
+    strict = verdict(near, conversation("龙井茶怎么保存"), join_threshold=0.99)
+    lax = verdict(near, conversation("龙井茶怎么保存"), answer_threshold=0.4)
+    assert (shipped.outcome, strict.outcome, lax.outcome) == (
+        Outcome.RELATED,
+        Outcome.NEW,
+        Outcome.REPEAT,
+    )
+
+
+def test_the_reason_names_channel_time_and_score() -> None:
+    earlier = conversation(participants=(participant(channel=Channel.WECHAT),))
+    reason = verdict("where is my parcel", earlier).reason
+    assert "asked before, on wechat, 2026-03-01 09:00 UTC" in reason
+    assert "score 1.00" in reason
