@@ -145,13 +145,15 @@ def replies(helpdesk: str) -> Response:
 @app.on_dynamodb_record(stream_arn=STREAM_ARN, batch_size=10)
 def on_stored(event: Any) -> dict[str, Any]:
     """The table's stream: every message once it is stored."""
+    from chalicelib.store import new_message
+
     failures = []
     for record in event.to_dict()["Records"]:
-        image = record["dynamodb"].get("NewImage", {})
-        if record["eventName"] != "INSERT" or image.get("kind", {}).get("S") != "message":
+        message = new_message(record["eventName"], record["dynamodb"].get("NewImage", {}))
+        if message is None:
             continue
         try:
-            pipeline().relay(image["pk"]["S"].removeprefix("MSG#"))
+            pipeline().relay(message)
         except Exception as error:  # noqa: BLE001  # from here on again, and not one record further
             log.event("relay.failed", why=type(error).__name__)
             failures.append({"itemIdentifier": record["dynamodb"]["SequenceNumber"]})

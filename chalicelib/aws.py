@@ -5,8 +5,8 @@ within `WORST_CALL_SECONDS`, whatever the network does: two tries of half a seco
 one to read, and at most one second between them.
 """
 
+import secrets
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
@@ -105,7 +105,7 @@ class DynamoTable:
         return [(found["pk"]["S"], found["sk"]["S"]) for found in response["Items"]]
 
     def write(self, *writes: Write) -> None:
-        writer = uuid.uuid4().hex
+        writer = secrets.token_urlsafe(12)
         requests = [self._request(write, writer) for write in writes]
         if len(requests) == 1:
             self._write_one(requests[0], writer)

@@ -55,7 +55,10 @@ def _succeeds(
     else:
         return True
     log.event("retrying", tries=tries, wait_seconds=round(wait), why=why)
-    delay(record["receiptHandle"], wait)
+    try:
+        delay(record["receiptHandle"], wait)
+    except Exception as error:  # noqa: BLE001  # it comes back all the same, when it is visible again
+        log.event("delay.failed", why=type(error).__name__)
     return False
 
 

@@ -5,6 +5,7 @@ The local world listens too: what `askonce tail` shows is what the log holds.
 """
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -19,9 +20,14 @@ quiet = False
 def event(name: str, **fields: Field) -> None:
     """Write one line: `at`, `event`, and the fields that are not None."""
     line: dict[str, Field] = {"at": datetime.now(UTC).isoformat(timespec="milliseconds")}
-    line |= {"event": name} | {k: v for k, v in fields.items() if v is not None}
+    line |= {"event": name} | {k: _plain(v) for k, v in fields.items() if v is not None}
     if not quiet:
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
     for listener in listeners:
         listener(line)
+
+
+def _plain(value: Field) -> Field:
+    """JSON has no word for an infinite number."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

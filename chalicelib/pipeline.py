@@ -400,7 +400,7 @@ class Pipeline:
         self._store(
             conversations.addressed(
                 Message(
-                    id=message_id("reply", helpdesk_name, reply.external_id),
+                    id=message_id(helpdesk_name, conversation_id, reply.external_id),
                     direction=Direction.OUTBOUND,
                     channel=target.channel,
                     connector=helpdesk_name,

@@ -4,7 +4,7 @@ One table. Each item is a JSON document with a version; a write names the versio
 so that of two writers one wins and the other decides again (`ConflictError`).
 
 item          pk                              sk                   found by
-message       MSG#<id>                        MSG                  its id; stream; thread, due
+message       MSG#<its id's first half>       <its id>             its id; stream; thread, due
 address       ADDRESS#<address>               LINK                 the address
 contact       CONTACT#<id>                    PROFILE              its id
 conversation  CONTACT#<contact>               CONV#<asked>#<id>    the contact: one query; due
@@ -24,7 +24,7 @@ Bytes over a few kilobytes lie in the bucket and are written before the item tha
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -34,6 +34,7 @@ from typing import Any, Generic, TypeVar
 from chalicelib.errors import ConflictError, RetryableError
 from chalicelib.ports import Bucket, FeedEntry, Item, Queue, Table, Write
 from chalicelib.schema import (
+    MESSAGE_ID_HALF,
     AddressLink,
     Attachment,
     Contact,
@@ -43,7 +44,7 @@ from chalicelib.schema import (
     Moment,
     Noun,
     Ticket,
-    message_id,
+    digest,
 )
 
 N = TypeVar("N", bound=Noun)
@@ -192,7 +193,7 @@ class Store:
         return replace(held, version=1), True
 
     def message(self, message_id: str) -> Held[Stored] | None:
-        return self._get(Stored, f"MSG#{message_id}", "MSG")
+        return self._get(Stored, *_message_key(message_id))
 
     def claim(self, held: Held[Stored], seconds: float) -> Held[Stored] | None:
         """Have a message to oneself for a while; None if another worker has it, or just took it."""
@@ -238,7 +239,7 @@ class Store:
     def stuck(self, now: datetime) -> list[str]:
         """Ids of messages that should be finished by now."""
         keys = (k for n in range(_BUCKETS) for k in self._table.due(f"message#{n}", _text(now)))
-        return [pk.removeprefix("MSG#") for pk, _ in keys]
+        return [sk for _, sk in keys]
 
     def overdue(self, now: datetime) -> list[Held[Conversation]]:
         """Conversations whose first reply should have been given by now."""
@@ -301,7 +302,7 @@ class Store:
     def conversation_of_reference(self, inbox: str, external_ids: Iterable[str]) -> str | None:
         """The conversation of the first id that we know; looks at the nearest five."""
         for external_id in list(external_ids)[:5]:
-            pk = f"REF#{message_id(inbox, external_id)}"
+            pk = f"REF#{digest(inbox, external_id)}"
             if found := self._get(Reference, pk, "CONV"):
                 return found.noun.conversation_id
         return None
@@ -332,7 +333,7 @@ class Store:
             return last + 1
 
     def feed_after(self, inbox: str, address: str, seq: int) -> list[FeedEntry]:
-        pk = f"FEED#{message_id(inbox, address)}"
+        pk = f"FEED#{digest(inbox, address)}"
         items = self._table.query(pk, f"{seq + 1:012d}", "~", limit=100)
         return [
             FeedEntry(seq=int(i.sk), message=Message.model_validate_json(i.body)) for i in items
@@ -445,6 +446,18 @@ def _conversation_sk(conversation: Conversation | Home) -> str:
     return f"CONV#{_text(conversation.asked_at)}#{identity}"
 
 
+def _message_key(message_id: str) -> tuple[str, str]:
+    """One party's messages share a key: the stream keeps the order of those, and of no others."""
+    return f"MSG#{message_id[:MESSAGE_ID_HALF]}", message_id
+
+
+def new_message(event: str, image: Mapping[str, Any]) -> str | None:
+    """The id of the message that a record of the table's stream says is new; None for others."""
+    if event != "INSERT" or image.get("kind", {}).get("S") != "message":
+        return None
+    return str(image["sk"]["S"])
+
+
 def _message_index(stored: Stored) -> dict[str, str]:
     message = stored.message
     index = {"kind": "message"}
@@ -470,7 +483,7 @@ def _conversation_index(conversation: Conversation) -> dict[str, str]:
 
 #: Where a noun lies, and which indexes see it.
 _PLACES: dict[type[Noun], Callable[[Any], tuple[str, str, dict[str, str]]]] = {
-    Stored: lambda s: (f"MSG#{s.message.id}", "MSG", _message_index(s)),
+    Stored: lambda s: (*_message_key(s.message.id), _message_index(s)),
     AddressLink: lambda link: (f"ADDRESS#{link.address}", "LINK", {}),
     Contact: lambda c: (f"CONTACT#{c.id}", "PROFILE", {}),
     Conversation: lambda c: (
@@ -480,7 +493,7 @@ _PLACES: dict[type[Noun], Callable[[Any], tuple[str, str, dict[str, str]]]] = {
     ),
     Home: lambda h: (f"CONV#{h.conversation_id}", "HOME", {}),
     TicketHome: lambda t: (f"TICKET#{t.ticket.helpdesk}#{t.ticket.id}", "CONV", {}),
-    Reference: lambda r: (f"REF#{message_id(r.inbox, r.external_id)}", "CONV", {}),
+    Reference: lambda r: (f"REF#{digest(r.inbox, r.external_id)}", "CONV", {}),
     Quarantined: lambda q: (
         f"QUARANTINE#{q.id}",
         "RAW",
@@ -494,7 +507,7 @@ def _bucket(identity: str) -> int:
 
 
 def _feed_pk(message: Message) -> str:
-    return f"FEED#{message_id(message.inbox, message.address)}"
+    return f"FEED#{digest(message.inbox, message.address)}"
 
 
 class StoredTokens:

@@ -158,6 +158,11 @@ class MemoryQueue:
             self._seen.add(deduplication_id)
             self.waiting.append((group, json.loads(body)["message_id"]))
 
+    def forget(self) -> None:
+        """As a new queue is: empty, and having seen nothing."""
+        self.waiting.clear()
+        self._seen.clear()
+
     def take(self) -> list[str]:
         """Every waiting message id, in order; the queue is empty then."""
         taken, self.waiting = [message for _, message in self.waiting], []
@@ -449,7 +454,7 @@ class World:
 
     def messages(self) -> list[Stored]:
         """Every message, in the order of its storing."""
-        found = (i.pk.removeprefix("MSG#") for i in self.table.stream if i.sk == "MSG")
+        found = (i.sk for i in self.table.stream if i.index.get("kind") == "message")
         return [self.stored(name) for name in found]
 
     def configure(self, **changes: Any) -> None:
@@ -469,7 +474,7 @@ class World:
             for item in self.table.stream[self._relayed :]:
                 self._relayed += 1
                 if item.index.get("kind") == "message":
-                    self.pipeline.relay(item.pk.removeprefix("MSG#"))
+                    self.pipeline.relay(item.sk)
             for message in self.forward_queue.take():
                 self.pipeline.forward(message)
             for message in self.deliver_queue.take():

@@ -63,49 +63,29 @@ OPENID = "oSimulated-Openid-0000000001"
 def _wechat() -> Files:
     secrets = WECHAT | {"aes_key": WECHAT["encoding_aes_key"]}
 
-    def sample(about: str, fields: dict[str, Any], mode: str, expected: Any) -> dict[str, Any]:
+    def sample(about: str, fields: dict[str, Any], expected: Any, mode: str = "safe") -> Any:
         sent = simulators.wechat(secrets, OPENID, fields, mode=mode, at=NOW, chance=CHANCE)
         return _sample(about, sent, WECHAT | {"mode": mode}, expected)
 
     number = 2489535729852890001
-    hello = {"MsgType": "text", "Content": "Where is my parcel?", "MsgId": number}
-    yield (
-        "text_simulated",
-        sample(
-            "a text as the simulator sends it",
-            hello,
-            "safe",
-            {
-                "external_id": str(number),
-                "address": f"wechat:{WECHAT['app_id']}:{OPENID}",
-                "account": "gh_5f0e1c2d3b4a",
-                "kind": "text",
-                "text": "Where is my parcel?",
-                "sent_at": "2026-01-01T09:00:00Z",
-                "evidence": [{"level": "verified", "source": "wechat"}],
-            },
-        ),
-    )
+    text = {"MsgType": "text", "Content": "Where is my parcel?", "MsgId": number}
+    expected: dict[str, Any] = {
+        "external_id": str(number),
+        "address": f"wechat:{WECHAT['app_id']}:{OPENID}",
+        "account": "gh_5f0e1c2d3b4a",
+        "kind": "text",
+        "text": "Where is my parcel?",
+        "sent_at": "2026-01-01T09:00:00Z",
+        "evidence": [{"level": "verified", "source": "wechat"}],
+    }
+    yield "text_simulated", sample("a text as the simulator sends it", text, expected)
     poll = {"MsgType": "poll", "Question": "茶？", "MsgId": number + 1}
-    yield (
-        "unknown_kind",
-        sample(
-            "a kind that we do not know: kept whole, as unsupported",
-            poll,
-            "safe",
-            {"kind": "unsupported", "text": "", "raw": {"media_type": "text/xml"}},
-        ),
-    )
-    speex = {"MsgType": "voice", "MediaId": "media-1", "Format": "speex", "MsgId": number + 2}
-    yield (
-        "voice_speex_plain",
-        sample(
-            "a voice message in speex, plain mode",
-            speex,
-            "plain",
-            {"kind": "audio", "attachments": [{"media_type": "audio/speex", "source": "media-1"}]},
-        ),
-    )
+    expected = {"kind": "unsupported", "text": "", "raw": {"media_type": "text/xml"}}
+    yield "unknown_kind", sample("a kind that we do not know: kept whole", poll, expected)
+    voice = {"MsgType": "voice", "MediaId": "media-1", "Format": "speex", "MsgId": number + 2}
+    file = {"media_type": "audio/speex", "source": "media-1"}
+    expected = {"kind": "audio", "attachments": [file]}
+    yield "voice_speex_plain", sample("speex, plain mode", voice, expected, mode="plain")
 
 
 # Email
@@ -123,7 +103,7 @@ def _word(text: str, charset: str) -> str:
     return f"=?{charset}?B?{base64.b64encode(text.encode(charset)).decode()}?="
 
 
-def _raw_mail(
+def _mail(
     text: str, *, charset: str = "utf-8", label: str = "", kind: str = "plain", **headers: str
 ) -> bytes:
     """A mail with an 8-bit body; `label` is the charset it claims, `headers` replace the usual."""
@@ -137,67 +117,53 @@ def _raw_mail(
         "Content-Type": f"text/{kind}; charset={label or charset}",
         "Content-Transfer-Encoding": "8bit",
     }
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    head = "".join(f"{name}: {value}\r\n" for name, value in (usual | named).items())
+    named = usual | {name.replace("_", "-"): value for name, value in headers.items()}
+    head = "".join(f"{name}: {value}\r\n" for name, value in named.items())
     return head.encode("ascii") + b"\r\n" + text.replace("\n", "\r\n").encode(charset)
 
 
 def _email() -> Files:
-    def sample(about: str, raw: bytes, expected: Any, **envelope: Any) -> dict[str, Any]:
+    for name, about, raw, envelope, expected in (*_mails(), *_proofs(), *_charsets(), *_replies()):
         told = {"mail_from": LI, "rcpt_to": [EMAIL["address"]], "dmarc": "pass"} | envelope
         sent = simulators.signed_mail(STANDARD_SECRET, raw, told, webhook_id="msg_1", at=NOW)
-        return _sample(about, sent, EMAIL, expected)
+        yield name, _sample(about, sent, EMAIL, expected)
 
-    yield (
-        "plain_text",
-        sample(
-            "plain text of a sender whose domain passes DMARC",
-            _raw_mail("Where is my parcel?\n\n-- \nLi Wei\nLantern Street 8\n"),
-            {
-                "external_id": "<parcel-1@example.com>",
-                "address": "email:li@example.com",
-                "account": "help@shop.example",
-                "sender_name": "Li Wei",
-                "kind": "text",
-                "subject": "My parcel",
-                "text": "Where is my parcel?",
-                "automatic": False,
-                "references": [],
-                "attachments": [],
-                "sent_at": "2026-01-01T08:59:00Z",
-                "evidence": [{"level": "verified", "source": "dmarc"}],
-            },
-        ),
-    )
-    yield from _email_evidence(sample)
-    yield from _email_charsets(sample)
-    yield from _email_histories(sample)
-    yield from _email_machines(sample)
+
+#: name, about, mail, envelope, what it must give
+Mails = Iterator[tuple[str, str, bytes, dict[str, Any], dict[str, Any]]]
+
+
+def _mails() -> Mails:
+    expected = {
+        "external_id": "<parcel-1@example.com>",
+        "address": "email:li@example.com",
+        "account": "help@shop.example",
+        "sender_name": "Li Wei",
+        "kind": "text",
+        "subject": "My parcel",
+        "text": "Where is my parcel?",
+        "automatic": False,
+        "references": [],
+        "attachments": [],
+        "sent_at": "2026-01-01T08:59:00Z",
+        "evidence": [{"level": "verified", "source": "dmarc"}],
+    }
+    signed = _mail("Where is my parcel?\n\n-- \nLi Wei\nLantern Street 8\n")
+    yield "plain_text", "plain text, DMARC passes", signed, {}, expected
     html = (
         "<html><head><style>p {color: red}</style></head><body><p>Where is&nbsp;my parcel?</p>"
         "<script>alert(1)</script><div>Order <b>20260102</b></div></body></html>"
     )
-    yield (
-        "html_only",
-        sample(
-            "HTML without a plain part: what a reader sees, no script, no style",
-            _raw_mail(html, kind="html"),
-            {"text": "Where is my parcel?\nOrder 20260102"},
-        ),
-    )
-    yield (
-        "attachment",
-        sample(
-            "a file with a Chinese name",
-            _with_file(),
-            {
-                "text": "Here is the invoice.",
-                "attachments": [
-                    {"name": "发票.pdf", "media_type": "application/pdf", "size_bytes": 8}
-                ],
-            },
-        ),
-    )
+    shown = {"text": "Where is my parcel?\nOrder 20260102"}
+    yield "html_only", "what a reader sees of HTML", _mail(html, kind="html"), {}, shown
+    file = {"name": "发票.pdf", "media_type": "application/pdf", "size_bytes": 8}
+    expected = {"text": "Here is the invoice.", "attachments": [file]}
+    yield "attachment", "a file with a Chinese name", _with_file(), {}, expected
+    away = _mail("I am away until Monday.", Auto_Submitted="auto-replied")
+    yield "out_of_office", "sent by a machine", away, {}, {"automatic": True}
+    bounce = _mail("Your mail could not be delivered.", From="postmaster@example.com")
+    returned = {"mail_from": "", "dmarc": "none"}
+    yield "bounce", "no return path", bounce, returned, {"automatic": True}
 
 
 def _with_file() -> bytes:
@@ -210,76 +176,56 @@ def _with_file() -> bytes:
     return mail.as_bytes()
 
 
-def _email_evidence(sample: Any) -> Files:
-    raw = _raw_mail("Where is my parcel?")
-    for name, about, envelope, level, source in (
-        ("dmarc_fail", "DMARC fails: the sender is only claimed", {"dmarc": "fail"},
-         "claimed", "from_header"),
-        ("dkim_aligned", "no DMARC, but a DKIM signature of the author's own domain",
-         {"dmarc": "none", "dkim": ["Example.com"]}, "verified", "dkim"),
-        ("dkim_foreign", "a DKIM signature of another domain proves nothing",
-         {"dmarc": "none", "dkim": ["evil.example"]}, "claimed", "from_header"),
-    ):  # fmt: skip
-        yield (
-            name,
-            sample(about, raw, {"evidence": [{"level": level, "source": source}]}, **envelope),
-        )
-    two = _raw_mail("Where is my parcel?", From=f"Li <{LI}>, Eve <eve@evil.example>")
-    yield (
-        "two_authors",
-        sample(
-            "two authors: DMARC speaks of one of them only",
-            two,
-            {"address": "email:li@example.com", "evidence": [{"level": "claimed"}]},
-        ),
-    )
+def _proofs() -> Mails:
+    one, two = LI, f"Li <{LI}>, Eve <eve@evil.example>"
+    aligned, foreign = ({"dmarc": "none", "dkim": [d]} for d in ("Example.com", "evil.example"))
+    for name, about, sender, envelope, level, source in (
+        ("dmarc_fail", "only claimed", one, {"dmarc": "fail"}, "claimed", "from_header"),
+        ("dkim_aligned", "DKIM of the author's domain", one, aligned, "verified", "dkim"),
+        ("dkim_foreign", "DKIM of another domain", one, foreign, "claimed", "from_header"),
+        ("two_authors", "DMARC speaks of one of them", two, {}, "claimed", "from_header"),
+    ):
+        expected = {"address": f"email:{LI}", "evidence": [{"level": level, "source": source}]}
+        yield name, about, _mail("Where is my parcel?", From=sender), envelope, expected
 
 
-def _email_charsets(sample: Any) -> Files:
+def _charsets() -> Mails:
     for name, charset, label, subject, text in (
         ("gbk_labelled_gb2312", "gbk", "gb2312", "关于发票", "朱镕基路的订单，请查收。"),
         ("big5", "big5", "big5", "訂單", "您好，我的訂單尚未收到，請協助查詢。"),
         ("iso_2022_jp", "iso-2022-jp", "iso-2022-jp", "お問い合わせ", "注文がまだ届いていません。"),
     ):
-        raw = _raw_mail(text, charset=charset, label=label, Subject=_word(subject, charset))
-        yield name, sample(f"a mail in {label}", raw, {"subject": subject, "text": text})
+        raw = _mail(text, charset=charset, label=label, Subject=_word(subject, charset))
+        yield name, f"a mail in {label}", raw, {}, {"subject": subject, "text": text}
 
 
 _HISTORIES = {
-    "quoted_zh_qq": (
-        "------------------ 原始邮件 ------------------\n"
-        '发件人: "客服中心" <help@shop.example>;\n'
-        "发送时间: 2026年1月1日(星期四) 上午10:00\n收件人: \"李\" <li@example.com>;\n"
-        "主题: 回复：订单\n\n您好"
-    ),
-    "quoted_zh_163": '在 2026-01-01 10:00:00，"客服中心" <help@shop.example> 写道：\n\n>您好',
-    "quoted_en_gmail": (
-        "On Thu, Jan 1, 2026 at 10:00 AM Lantern Tea <help@shop.example> wrote:\n\n> Hello Li,"
-    ),
-}  # fmt: skip
+    "quoted_zh_qq": """------------------ 原始邮件 ------------------
+发件人: "客服中心" <help@shop.example>;
+发送时间: 2026年1月1日(星期四) 上午10:00
+收件人: "李" <li@example.com>;
+主题: 回复：订单
+
+您好""",
+    "quoted_zh_163": """在 2026-01-01 10:00:00，"客服中心" <help@shop.example> 写道：
+
+>您好""",
+    "quoted_en_gmail": """On Thu, Jan 1, 2026 at 10:00 AM Lantern Tea <help@shop.example> wrote:
+
+> Hello Li,""",
+}
 
 
-def _email_histories(sample: Any) -> Files:
+def _replies() -> Mails:
     own = "It has still not come."
+    threaded = {
+        "Subject": "Re: My parcel",
+        "In_Reply_To": "<a2@shop.example>",
+        "References": "<a1@shop.example> <a2@shop.example>",
+    }
+    expected = {"text": own, "references": ["<a2@shop.example>", "<a1@shop.example>"]}
     for name, history in _HISTORIES.items():
-        raw = _raw_mail(
-            f"{own}\n\n{history}\n",
-            Subject="Re: My parcel",
-            In_Reply_To="<a2@shop.example>",
-            References="<a1@shop.example> <a2@shop.example>",
-        )
-        expected = {"text": own, "references": ["<a2@shop.example>", "<a1@shop.example>"]}
-        yield name, sample("an answer above the history that it quotes", raw, expected)
-
-
-def _email_machines(sample: Any) -> Files:
-    away = _raw_mail("I am away until Monday.", Auto_Submitted="auto-replied")
-    yield "out_of_office", sample("sent by a machine", away, {"automatic": True})
-    bounce = _raw_mail("Your mail could not be delivered.", From="postmaster@example.com")
-    yield (
-        "bounce",
-        sample("a bounce: no return path", bounce, {"automatic": True}, mail_from="", dmarc="none"),
-    )
+        yield name, "above what it quotes", _mail(f"{own}\n\n{history}", **threaded), {}, expected
 
 
 # SMS
@@ -293,24 +239,17 @@ TWILIO = {
 
 def _sms() -> Files:
     secrets = TWILIO | {"token": TWILIO["auth_token"], "public_url": SITE}
-    media = [f"https://api.twilio.com/2010-04-01/Accounts/AC/Messages/MM/Media/ME{n}" for n in "12"]
-    sent = simulators.sms(
-        secrets,
-        "+8613800138000",
-        "",
-        media=((media[0], "image/jpeg"), (media[1], "image/heic")),
-        sid="MM00000000000000000000000000000001",
-    )
+    urls = [f"https://api.twilio.com/2010-04-01/Accounts/AC/Messages/MM/Media/ME{n}" for n in "12"]
+    media = ((urls[0], "image/jpeg"), (urls[1], "image/heic"))
+    sid = "MM00000000000000000000000000000001"
     expected = {
-        "external_id": "MM00000000000000000000000000000001",
+        "external_id": sid,
         "address": "phone:+8613800138000",
         "kind": "image",
         "text": "",
-        "attachments": [
-            {"media_type": "image/jpeg", "source": media[0]},
-            {"media_type": "image/heic", "source": media[1]},
-        ],
+        "attachments": [{"source": url, "media_type": kind} for url, kind in media],
     }
+    sent = simulators.sms(secrets, "+8613800138000", "", media=media, sid=sid)
     yield "mms_no_text_two_images", _sample("two pictures, no words", sent, TWILIO, expected)
 
 
@@ -332,114 +271,76 @@ def visitor_token(visitor: str = VISITOR, **claims: Any) -> str:
 
 
 def _webchat() -> Files:
-    def sample(about: str, token: str, expected: Any, **said: Any) -> dict[str, Any]:
+    def sample(about: str, token: str, said: dict[str, Any], expected: Any) -> dict[str, Any]:
         line = {"text": "", "client_id": "line-0001"} | said
-        return _sample(about, simulators.webchat_message(token, ORIGIN, **line), WEBCHAT, expected)
+        sent = simulators.webchat_message(token, ORIGIN, **line)
+        return _sample(about, sent, WEBCHAT, expected)
 
-    yield (
-        "text",
-        sample(
-            "a line of a visitor",
-            visitor_token(),
-            {
-                "external_id": "line-0001",
-                "address": f"webchat:{VISITOR}",
-                "account": ORIGIN,
-                "kind": "text",
-                "text": "Where is my parcel? 📦",
-                "evidence": [{"level": "verified", "source": "visitor_token"}],
-            },
-            text="Where is my parcel? 📦",
-        ),
-    )
-    picture = simulators.File("../tea.png", "image/png", b"\x89PNG")
-    yield (
-        "file",
-        sample(
-            "a picture without words; its name is a name only",
-            visitor_token(),
-            {
-                "kind": "image",
-                "attachments": [{"name": "tea.png", "media_type": "image/png", "size_bytes": 4}],
-            },
-            file=picture,
-        ),
-    )
+    expected = {
+        "external_id": "line-0001",
+        "address": f"webchat:{VISITOR}",
+        "account": ORIGIN,
+        "kind": "text",
+        "text": "Where is my parcel? 📦",
+        "evidence": [{"level": "verified", "source": "visitor_token"}],
+    }
+    said: dict[str, Any] = {"text": "Where is my parcel? 📦"}
+    yield "text", sample("a line of a visitor", visitor_token(), said, expected)
+    said = {"file": simulators.File("../tea.png", "image/png", b"\x89PNG")}
+    file = {"name": "tea.png", "media_type": "image/png", "size_bytes": 4}
+    expected = {"kind": "image", "attachments": [file]}
+    yield "file", sample("a picture; its name is a name only", visitor_token(), said, expected)
     known = {"sub": "C-7", "email": "Li@example.com", "phone": "+8613800138000", "name": "Li Wei"}
-    yield (
-        "known_customer",
-        sample(
-            "a customer whom the site's own server vouches for",
-            visitor_token("c-of-C-7", known=known),
-            {
-                "address": "webchat:c-of-C-7",
-                "sender_name": "Li Wei",
-                "evidence": [
-                    {"address": "webchat:c-of-C-7", "source": "visitor_token"},
-                    {"address": "external:C-7", "level": "verified", "source": "signed_identity"},
-                    {"address": "email:li@example.com", "level": "verified"},
-                    {"address": "phone:+8613800138000", "level": "verified"},
-                ],
-            },
-            text="It is me.",
-        ),
-    )
+    proven = ("external:C-7", "email:li@example.com", "phone:+8613800138000")
+    signed = [{"address": a, "level": "verified", "source": "signed_identity"} for a in proven]
+    expected = {
+        "address": "webchat:c-of-C-7",
+        "sender_name": "Li Wei",
+        "evidence": [{"address": "webchat:c-of-C-7", "source": "visitor_token"}, *signed],
+    }
+    token = visitor_token("c-of-C-7", known=known)
+    yield "known_customer", sample("the site vouches", token, {"text": "It is me."}, expected)
 
 
 # Helpdesks
 
+AT = "2026-01-01T08:59:00Z"
+
 
 def _webhook_desk() -> Files:
-    settings = {"url": "https://desk.example/askonce", "secret": STANDARD_SECRET}
-    at = "2026-01-01T09:59:00+01:00"
-    moved = {"ticket_id": "T7", "external_id": "msg_1", "at": "2026-01-01T08:59:00Z"}
-    for name, about, event, expected in (
-        (
-            "reply",
-            "an agent's public answer",
-            {"type": "reply.created", "reply_id": "R1", "text": "Tomorrow. 明天", "author": "Kim"},
-            [
-                {
-                    "ticket_id": "T7",
-                    "external_id": "R1",
-                    "text": "Tomorrow. 明天",
-                    "author": "Kim",
-                    "sent_at": "2026-01-01T08:59:00Z",
-                }
-            ],
-        ),
-        ("note", "a private remark", {"type": "note.created", "text": "Nobody may see this"}, []),
-        ("closed", "solved", {"type": "ticket.closed"}, [moved | {"state": "closed"}]),
-        ("reopened", "not solved", {"type": "ticket.reopened"}, [moved | {"state": "open"}]),
+    reply = {"type": "reply.created", "reply_id": "R1", "text": "Tomorrow. 明天", "author": "Kim"}
+    replied = {"external_id": "R1", "text": "Tomorrow. 明天", "author": "Kim", "sent_at": AT}
+    moved = {"external_id": "msg_1", "at": AT}
+    for name, event, expected in (
+        ("reply", reply, [replied]),
+        ("note", {"type": "note.created", "text": "Nobody may see this"}, []),
+        ("closed", {"type": "ticket.closed"}, [moved | {"state": "closed"}]),
+        ("reopened", {"type": "ticket.reopened"}, [moved | {"state": "open"}]),
     ):
-        yield name, _desk_sample(about, event | {"ticket_id": "T7", "at": at}, settings, expected)
+        told = event | {"ticket_id": "T7", "at": "2026-01-01T09:59:00+01:00"}
+        yield name, _desk_sample("https://desk.example/askonce", told, expected)
 
 
 def _sandbox_desk() -> Files:
-    settings = {"url": "http://127.0.0.1:8700", "secret": STANDARD_SECRET}
-    usual = {"ticket": "T7", "id": "E1", "at": "2026-01-01T08:59:00Z"}
-    moved = {"ticket_id": "T7", "external_id": "E1", "at": "2026-01-01T08:59:00Z"}
-    for name, about, event, expected in (
-        (
-            "reply",
-            "an agent's public answer",
-            {"type": "reply", "text": "Tomorrow.", "agent": "Kim"},
-            [{"ticket_id": "T7", "external_id": "E1", "text": "Tomorrow.", "author": "Kim"}],
-        ),
-        ("note", "a private remark", {"type": "note", "text": "Nobody may see this"}, []),
-        ("closed", "solved", {"type": "closed"}, [moved | {"state": "closed"}]),
-        ("reopened", "not solved", {"type": "reopened"}, [moved | {"state": "open"}]),
+    replied = {"external_id": "E1", "text": "Tomorrow.", "author": "Kim", "sent_at": AT}
+    moved = {"external_id": "E1", "at": AT}
+    for name, event, expected in (
+        ("reply", {"text": "Tomorrow.", "agent": "Kim"}, [replied]),
+        ("note", {"text": "Nobody may see this"}, []),
+        ("closed", {}, [moved | {"state": "closed"}]),
+        ("reopened", {}, [moved | {"state": "open"}]),
     ):
-        yield name, _desk_sample(about, usual | event, settings, expected)
+        told = {"type": name, "ticket": "T7", "id": "E1", "at": AT} | event
+        yield name, _desk_sample("http://127.0.0.1:8700", told, expected)
 
 
-def _desk_sample(
-    about: str, event: Any, settings: Mapping[str, Any], expected: list[Any]
-) -> dict[str, Any]:
+def _desk_sample(url: str, event: Any, expected: list[dict[str, Any]]) -> dict[str, Any]:
     body = json.dumps(event, ensure_ascii=False).encode()
     headers = simulators.standard_webhook(STANDARD_SECRET, body, webhook_id="msg_1", at=NOW)
-    headers |= {"Content-Type": "application/json"}
-    return _sample(about, Sent("POST", "/replies/desk", headers, {}, body), settings, *expected)
+    sent = Sent("POST", "/replies/desk", headers | {"Content-Type": "application/json"}, {}, body)
+    settings = {"url": url, "secret": STANDARD_SECRET}
+    about = f"an agent's webhook: {event['type']}"
+    return _sample(about, sent, settings, *(e | {"ticket_id": "T7"} for e in expected))
 
 
 def simulated() -> dict[str, dict[str, Any]]:
@@ -542,13 +443,11 @@ def _recorded(record: dict[str, Any], expected: dict[str, Any]) -> dict[str, Any
             "app_secret": WECHAT["app_secret"],
             "token": secret["token"],
             "encoding_aes_key": secret["encoding_aes_key"],
-            "mode": {"compat": "compatible"}.get(
-                record["expected"]["mode"], record["expected"]["mode"]
-            ),
+            "mode": record["expected"]["mode"].replace("compat", "compatible"),
         }
     request = {key: record["request"][key] for key in ("method", "headers", "body")}
     return {
-        "about": f"signed by {record['how']}",
+        "about": record["how"],
         "source": f"{provider}/{record['case']} (CC0)",
         "settings": settings,
         "now": int(query.get("timestamp", NOW)),

@@ -143,7 +143,7 @@ def with_param(request: WebhookRequest, name: str, *values: str) -> WebhookReque
 def answer_to(message: Message, text: str = "It leaves tomorrow.", **more: Any) -> Message:
     """What an agent answers to an inbound message."""
     fields: dict[str, Any] = {
-        "id": message_id("desk", "reply-1"),
+        "id": message_id("desk", "q1", "reply-1"),
         "direction": Direction.OUTBOUND,
         "channel": message.channel,
         "connector": message.connector,

@@ -318,7 +318,7 @@ def stream_event(*ids: str, kind: str = "message", name: str = "INSERT") -> dict
                 "eventSource": "aws:dynamodb",
                 "dynamodb": {
                     "SequenceNumber": str(n),
-                    "NewImage": {"pk": {"S": f"MSG#{i}"}, "kind": {"S": kind}},
+                    "NewImage": {"pk": {"S": "MSG#"}, "sk": {"S": i}, "kind": {"S": kind}},
                 },
             }
             for n, i in enumerate(ids)
@@ -385,3 +385,16 @@ def test_what_is_stored_carries_the_readers_own_words_and_no_address_in_its_key(
     (item,) = [i for i in found if i["pk"]["S"].startswith("MSG#")]
     assert "Where is my parcel?" in item["body"]["S"]
     assert "138" not in item["pk"]["S"]
+
+
+def test_a_queue_gets_back_what_failed_and_hides_it_for_a_while(calls: list[str]) -> None:
+    message = stored_id()
+    run(app.on_stored, stream_event(message))
+    store = app.pipeline().store
+    store.claim(store.message(message), 60)
+    queue = aws.client("sqs").get_queue_url(QueueName=app.FORWARD_QUEUE)["QueueUrl"]
+    (received,) = aws.client("sqs").receive_message(QueueUrl=queue)["Messages"]
+    event = queue_event(message, "mgone")
+    event["Records"][0]["receiptHandle"] = received["ReceiptHandle"]
+    assert run(app.forward, event) == {"batchItemFailures": [{"itemIdentifier": "sqs-0"}]}
+    assert "ChangeMessageVisibility" in calls

@@ -82,6 +82,18 @@ def test_what_the_other_side_asks_for_is_how_long_it_waits() -> None:
     assert batch.delays == {"receipt-a": 77}
 
 
+def test_a_delay_that_fails_costs_no_other_message_its_success() -> None:
+    def busy(message: str) -> None:
+        if message == "a":
+            raise RetryableError("busy")
+
+    def no_delay(receipt: str, seconds: float) -> None:
+        raise OSError("the queue is out of reach")
+
+    answer = consume([record("a"), record("b")], busy, no_delay, lambda: 60.0)
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "sqs-a"}]}
+
+
 def test_what_cannot_be_begun_in_time_goes_back_untouched() -> None:
     left = iter([30.0, 1.0, 1.0])
     batch = Batch()

@@ -84,7 +84,7 @@ class Story:
         """All claims are over; the stream is read from its beginning."""
         w = self.world
         for queue in (w.forward_queue, w.deliver_queue):
-            queue.take()
+            queue.forget()
         w.read_stream_again()
         w.clock.forward(minutes=20)
         w.pipeline.tick()

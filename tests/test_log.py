@@ -1,6 +1,8 @@
 """The log: a line of JSON an event, whatever goes in, and nobody's words or addresses in it."""
 
+import io
 import json
+from contextlib import redirect_stdout
 
 import pytest
 from hypothesis import given
@@ -9,26 +11,27 @@ from hypothesis import strategies as st
 from chalicelib import log
 from tests.fakes import World, world
 
-VALUES = st.one_of(st.text(), st.integers(), st.floats(allow_nan=False), st.booleans(), st.none())
+VALUES = st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.none())
 CANARIES = ("canary-text", "canary-name", "canary-subject", "+15550001111", "canary@example.com")
 
 
-@given(st.dictionaries(st.from_regex(r"[a-z_]{1,12}", fullmatch=True), VALUES, max_size=5))
+NAMES = st.from_regex(r"f_[a-z_]{1,12}", fullmatch=True)
+
+
+def no_number(word: str) -> None:
+    raise AssertionError(f"{word} is no JSON")
+
+
+@given(st.dictionaries(NAMES, VALUES, max_size=5))
 def test_whatever_goes_in_comes_out_as_one_line_of_json(fields: dict[str, log.Field]) -> None:
-    for reserved in ("at", "event", "name"):
-        fields.pop(reserved, None)
-    lines: list[dict[str, log.Field]] = []
-    log.listeners.append(lines.append)
-    try:
+    out = io.StringIO()
+    with redirect_stdout(out):
         log.event("tested", **fields)
-    finally:
-        log.listeners.remove(lines.append)
-    written = json.dumps(lines[0])
-    assert len(written.splitlines()) == 1
-    assert json.loads(written) == lines[0]
-    assert {k: v for k, v in lines[0].items() if k not in ("at", "event")} == {
-        k: v for k, v in fields.items() if v is not None
-    }
+    assert out.getvalue().isascii()
+    (line,) = out.getvalue().splitlines()
+    read = json.loads(line, parse_constant=no_number)
+    assert read.keys() == {"at", "event"} | {k for k, v in fields.items() if v is not None}
+    assert all(read[k] == v for k, v in fields.items() if isinstance(v, str | int))
 
 
 def test_a_line_cannot_be_broken_or_coloured(capsys: pytest.CaptureFixture[str]) -> None:

@@ -292,7 +292,7 @@ def test_an_attachment_adds_no_header_to_a_mail(name: str, media_type: str) -> N
 
 
 @bounded
-@example(references=["<" + "a" * 200 + "@b.example>", "<1@b.example>"])
+@example(references=["<1@b.example>", "<" + "a" * 200 + "@b.example>"])
 @given(references=st.lists(ids, min_size=1, max_size=5, unique=True))
 def test_references_arrive_whole_however_long_they_are(references: list[str]) -> None:
     again = mime.read(mail(references=references).as_bytes())

@@ -80,21 +80,21 @@ def test_who_asked_first_makes_no_difference_to_the_score(one: str, other: str) 
     assert scores(one, [other]) == pytest.approx(scores(other, [one]), abs=0.02)
 
 
-def trials(kind: str) -> Iterator[tuple[str, list[str], int]]:
-    """(new, earlier, which of them is meant or -1) of the handwritten sets."""
+def trials(kind: str, sets: str) -> Iterator[tuple[str, list[str], int]]:
+    """(new, earlier, which of them is meant or -1) of some sets."""
     if not TRIALS.is_dir():
         pytest.skip("the trials of ../shared/data are not here")
-    for path in sorted(TRIALS.glob("handwritten_*.jsonl")):
+    for path in sorted(TRIALS.glob(sets)):
         for line in path.read_text(encoding="utf-8").splitlines():
             trial = json.loads(line)
             if trial["kind"] == kind:
                 yield trial["new"], trial["earlier"], trial["gold"]
 
 
-def share_linked(kind: str, threshold: float) -> float:
+def share_linked(kind: str, threshold: float, sets: str = "handwritten_*.jsonl") -> float:
     """Share of the trials of a kind that are linked, to the right one where there is one."""
     linked = []
-    for new, earlier, gold in trials(kind):
+    for new, earlier, gold in trials(kind, sets):
         found = scores(new, earlier)
         best = max(range(len(found)), key=found.__getitem__)
         linked.append(found[best] >= threshold and gold in (-1, best))
@@ -116,6 +116,11 @@ def test_what_is_answered_is_asked_in_nearly_the_same_words() -> None:
     assert share_linked("verbatim", ANSWER_THRESHOLD) >= 0.8
     assert share_linked("hard", ANSWER_THRESHOLD) <= 0.02
     assert share_linked("other", ANSWER_THRESHOLD) == 0
+
+
+def test_of_all_unrelated_questions_hardly_one_in_a_thousand_would_be_answered() -> None:
+    """Other customers' intents included, where unrelated questions sound alike."""
+    assert share_linked("other", ANSWER_THRESHOLD, sets="*.jsonl") <= 0.001
 
 
 # The verdict, rule by rule

@@ -8,7 +8,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from chalicelib import schema
-from chalicelib.schema import Conversation, Kind, Message, message_id
+from chalicelib.schema import Conversation, Kind, Message, digest, message_id
 
 GOLDEN = Path(__file__).parent / "samples" / "schema" / "v1"
 PUBLISHED: dict[str, Any] = schema.json_schema()
@@ -64,9 +64,16 @@ def test_bytes_in_memory_are_no_part_of_the_published_form() -> None:
 
 
 def test_a_messages_id_never_changes_for_the_same_parts() -> None:
-    assert message_id("inbox", "phone:+1", "SM1") == "m6zuw7teniaoyvbhrge24q6r6z4"
+    assert message_id("inbox", "phone:+1", "SM1") == "mdl4nh4bmjuiu444kjf3btg43uq"
     alike = [("a", "bc"), ("ab", "c"), ("a", "b", "c"), ("a1:b", "c"), ("a", "1:b", "c")]
-    assert len({message_id(*parts) for parts in alike}) == len(alike)
+    assert len({digest(*parts) for parts in alike}) == len(alike)
+
+
+def test_the_ids_of_one_party_begin_alike_and_others_do_not() -> None:
+    one, other = message_id("sms", "phone:+1", "a"), message_id("sms", "phone:+1", "b")
+    assert one[:14] == other[:14]
+    assert one != other
+    assert message_id("sms", "phone:+2", "a")[:14] != one[:14]
 
 
 @pytest.mark.parametrize("naive", ["2026-03-01T09:00:00", 1767225600.5])

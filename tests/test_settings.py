@@ -80,6 +80,26 @@ def test_a_fault_names_inbox_and_key_and_nothing_secret(sms: dict[str, Any], fau
     assert "\n" not in found
 
 
+def test_a_secret_that_its_connector_refuses_names_whose_it_is() -> None:
+    (found,) = deployment(ENVIRONMENT | {"DESK": "no base64!"}).faults()
+    assert found.startswith('helpdesk "desk": a Standard Webhooks secret must be base64')
+
+
+def test_a_missing_public_address_is_one_fault_however_many_inboxes_want_it() -> None:
+    made = deployment()
+    made.document = made.document.model_copy(update={"public_url": "env:NOWHERE"})
+    assert made.faults() == [
+        "public_url is missing: environment variable NOWHERE is not set",
+    ]
+
+
+def test_what_a_connector_can_do_is_known_although_its_settings_are_wrong() -> None:
+    broken = deployment(number="0800")
+    assert broken.kind("sms") is CONNECTORS["sms_twilio"]()
+    assert deployment(connector="sms_pigeon").kind("sms") is None
+    assert broken.kind("nobody") is None
+
+
 def test_every_fault_has_its_line() -> None:
     found = deployment(number="0800", auth_token=None, numbre=1).faults()
     assert sorted(line.split()[2] for line in found) == ["auth_token", "number", "numbre"]

@@ -61,6 +61,8 @@ class EmailMimeSettings(PluginSettings):
     @field_validator("address")
     @classmethod
     def _lower(cls, address: str) -> str:
+        if not address.isascii():
+            raise ValueError("must have no other letters than ASCII")
         return address.lower()
 
     @field_validator("smtp_url")

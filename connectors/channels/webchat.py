@@ -45,6 +45,7 @@ from chalicelib.schema import (
     Kind,
     Level,
     Message,
+    digest,
     message_id,
 )
 from connectors.mime import safe_name
@@ -200,7 +201,7 @@ class WebChat(HostedConnector):
         if asked.identity:
             known = self._identity(asked.identity, now)
             # Of the customer's id, so that the same customer has one chat on all devices.
-            visitor = message_id(self._audience, str(known["sub"]))
+            visitor = digest(self._audience, str(known["sub"]))
             return own | {"sub": f"c{visitor}", "known": known}
         if asked.token:
             before = self._decoded(asked.token, now, grace_seconds=_RENEWABLE_SECONDS)
