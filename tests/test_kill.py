@@ -84,12 +84,11 @@ def play(unbreakable: Unbreakable) -> None:
     """Asked on WeChat, answered, asked again by email."""
     unbreakable.deliver(lambda w: w.wechat(LI.openid, simulators.wechat_text(QUESTION)))
     ticket = unbreakable.wait(lambda s: s["tickets"] and s["tickets"][0], "the ticket")
-    said: list[str] = []
 
     def reply(world: Local) -> None:
-        if not said:  # the page's own request may be lost; the desk keeps what it took
+        """An agent looks whether the desk has it before saying it again."""
+        if "reply" not in [e["kind"] for e in world.state()["tickets"][0]["entries"]]:
             world.client.agent(ticket["id"], "reply", ANSWER)
-            said.append(ANSWER)
 
     unbreakable.do(reply)
     unbreakable.wait(lambda s: ANSWER in received(s, "wechat") or unsure_notes(s), "the answer")

@@ -10,6 +10,7 @@ import fcntl
 import io
 import json
 import os
+import socket
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -145,6 +146,7 @@ class World:
         self, records: Records, environment: dict[str, str], written: threading.Event
     ) -> Address:
         """The app's front, the page, and last what drives them."""
+        _demand_free(self._port)
         import app  # reads its prefix from the environment when it is imported
 
         front_server = _listening(front.start, app.app, self._port and self._port + 1)
@@ -169,6 +171,13 @@ class World:
         pumps.start()
         self._parts += [desk, pumps]
         return Address(page=site.origin, api=api, environment=environment)
+
+
+def _demand_free(port: int) -> None:
+    """ConfigurationError for the page's port before anything takes the one after it."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _listening(lambda wanted: probe.bind(("127.0.0.1", wanted)), port)
 
 
 def _listening(start: Callable[..., Any], *arguments: Any) -> Any:
