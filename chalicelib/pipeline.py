@@ -172,8 +172,15 @@ class Pipeline:
         return request.received_at + timedelta(seconds=seconds - self.worst_call_seconds)
 
     def _answer_in_response(self, held: Held[Stored], until: datetime) -> Message | None:
-        """What can be answered at once; None leaves it to relay."""
-        resolved = self.resolve(held.noun.message.id, held=held, respond_until=until)
+        """What can be answered at once; None leaves it to relay, also when something goes wrong.
+
+        The message is durable: an error now would make the provider show one to the customer.
+        """
+        try:
+            resolved = self.resolve(held.noun.message.id, held=held, respond_until=until)
+        except Exception as error:  # noqa: BLE001  # relay meets the same, and reports what lasts
+            self.report("unanswered", message=held.noun.message.id, why=type(error).__name__)
+            return None
         message = resolved.noun.message if resolved else None
         if not message or not message.verdict or not message.verdict.said_in_response:
             return None

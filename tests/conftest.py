@@ -10,6 +10,7 @@ from chalicelib import aws
 from chalicelib.aws import DynamoTable
 from chalicelib.ports import Table
 from tests.fakes import MemoryTable
+from tests.racing import Hooked, Interposed
 
 TABLE = "askonce"
 
@@ -27,10 +28,19 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", guarded)
 
 
-@pytest.fixture
-def moto_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """AWS in process with the stack of infra/resources.yaml; the name of its bucket."""
+@pytest.fixture(scope="module")
+def moto_process() -> Iterator[None]:
+    """moto in the place of AWS for a module: it takes moto a while to get there."""
     from moto import mock_aws
+
+    with mock_aws():
+        yield
+
+
+@pytest.fixture
+def moto_bucket(moto_process: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """AWS in process with nothing but the stack of infra/resources.yaml; its bucket's name."""
+    from moto.core.base_backend import BackendDict
 
     from infra.local.aws import ENVIRONMENT, create_resources
 
@@ -38,8 +48,8 @@ def moto_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     aws.client.cache_clear()
-    with mock_aws():
-        yield create_resources(TABLE)
+    BackendDict.reset()
+    yield create_resources(TABLE)
     aws.client.cache_clear()
 
 
@@ -55,3 +65,12 @@ def table(request: pytest.FixtureRequest) -> Table:
     if request.param == "memory":
         return MemoryTable()
     return request.getfixturevalue("moto_table")  # type: ignore[no-any-return]  # pytest's own Any
+
+
+@pytest.fixture(params=["memory", "moto"])
+def hooked(request: pytest.FixtureRequest) -> Hooked:
+    """The same two, with a hook before each write."""
+    if request.param == "memory":
+        return MemoryTable()
+    request.getfixturevalue("moto_table")
+    return Interposed(TABLE)

@@ -247,3 +247,14 @@ def test_the_stream_waits_while_accept_works_on_the_answer_and_not_longer(w: Wor
     assert 0.8 <= (w.clock.now - began).total_seconds() < 0.9
     w.settle()
     assert len([text for text in w.sent("wechat") if ANSWER in text]) == 2
+
+
+def test_an_error_after_storing_is_no_error_for_the_provider(w: World) -> None:
+    def fail() -> None:
+        raise OSError("the table is out of reach")
+
+    w.table.interrupt(2, fail)
+    assert w.say("wechat", "li", QUESTION).body == "ok"
+    assert "unanswered" in w.names()
+    w.settle()
+    assert w.desk.said == [("T1", QUESTION)]

@@ -1,6 +1,7 @@
 """Who may import whom, what happens at import, and how signatures are compared."""
 
 import ast
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -118,6 +119,11 @@ def test_modules_and_public_classes_say_what_they_are(path: Path) -> None:
     ]
     assert ast.get_docstring(tree), path
     assert silent == []
+
+
+def test_no_test_reaches_the_network() -> None:
+    with socket.socket() as outside, pytest.raises(pytest.fail.Exception, match="was tried"):
+        outside.connect(("192.0.2.1", 443))
 
 
 def test_no_test_uses_a_mock() -> None:

@@ -1,18 +1,15 @@
 """The store on the fake table and on DynamoDB: once, in order, one winner, nothing lost."""
 
 import json
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from chalicelib.aws import DynamoTable
-from chalicelib.errors import ConflictError, RetryableError
-from chalicelib.ports import Item, Table, Write
+from chalicelib.errors import ConflictError
+from chalicelib.ports import Item, Table
 from chalicelib.schema import Attachment, Raw, Ticket
 from chalicelib.store import (
     INLINE_RAW_BYTES,
@@ -24,39 +21,15 @@ from chalicelib.store import (
     Step,
     Store,
     Stored,
-    StoredTokens,
     TicketHome,
 )
-from tests.conftest import TABLE
 from tests.fakes import START, Clock, MemoryBucket, MemoryQueue, MemoryTable
 from tests.nouns import conversation, message
+from tests.racing import Hooked, race
 
 NOTHING = MemoryQueue()
 #: The tests' clock stands still; DynamoDB's does not, and would find everything expired one day.
 FOR_EVER_DAYS = 36_500
-
-
-class Interposed(DynamoTable):
-    """DynamoDB on moto with a hook; moto checks conditions without a lock, DynamoDB does not."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.before_write: Callable[[Sequence[Write]], None] | None = None
-        self._lock = threading.Lock()
-
-    def write(self, *writes: Write) -> None:
-        if hook := self.before_write:
-            hook(writes)
-        with self._lock:
-            super().write(*writes)
-
-
-@pytest.fixture(params=["memory", "moto"])
-def hooked(request: pytest.FixtureRequest) -> MemoryTable | Interposed:
-    if request.param == "memory":
-        return MemoryTable()
-    request.getfixturevalue("moto_table")
-    return Interposed(TABLE)
 
 
 @pytest.fixture
@@ -76,20 +49,6 @@ def store(table: Table, bucket: MemoryBucket, clock: Clock) -> Store:
 
 def over(table: Table, clock: Clock, bucket: MemoryBucket | None = None) -> Store:
     return Store(table, bucket or MemoryBucket(), NOTHING, NOTHING, clock, FOR_EVER_DAYS)
-
-
-def race(table: MemoryTable | Interposed, act: Callable[[int], Any], times: int = 2) -> list[Any]:
-    """Run an act in threads, each of which comes to its first write before any of them writes."""
-    barrier, met = threading.Barrier(times, timeout=30), set[int]()
-
-    def meet(_: Sequence[Write]) -> None:
-        if threading.get_ident() not in met:
-            met.add(threading.get_ident())
-            barrier.wait()
-
-    table.before_write = meet
-    with ThreadPoolExecutor(times) as pool:
-        return list(pool.map(act, range(times)))
 
 
 def again(store: Store, held: Held[Any]) -> Held[Stored]:
@@ -113,18 +72,14 @@ def test_a_message_that_was_never_stored_is_not_there(store: Store) -> None:
     assert store.message("m1") is None
 
 
-def test_of_two_deliveries_at_once_one_is_new(
-    hooked: MemoryTable | Interposed, clock: Clock
-) -> None:
+def test_of_two_deliveries_at_once_one_is_new(hooked: Hooked, clock: Clock) -> None:
     stores = [over(hooked, clock) for _ in range(3)]
     added = race(hooked, lambda n: stores[n].add(message(f"by {n}")), times=3)
     assert sorted(new for _, new in added) == [False, False, True]
     assert len({held.noun.message.text for held, _ in added}) == 1
 
 
-def test_of_two_writers_over_one_version_one_conflicts(
-    hooked: MemoryTable | Interposed, clock: Clock
-) -> None:
+def test_of_two_writers_over_one_version_one_conflicts(hooked: Hooked, clock: Clock) -> None:
     store = over(hooked, clock)
     held, _ = store.add(message())
 
@@ -159,7 +114,7 @@ def test_a_claimed_message_is_nobody_elses(store: Store, clock: Clock) -> None:
     assert store.claim(again(store, held), 60) is None
 
 
-def test_of_two_claims_at_once_one_wins(hooked: MemoryTable | Interposed, clock: Clock) -> None:
+def test_of_two_claims_at_once_one_wins(hooked: Hooked, clock: Clock) -> None:
     store = over(hooked, clock)
     held, _ = store.add(message())
     claims = race(hooked, lambda _: store.claim(held, 60))
@@ -252,9 +207,7 @@ def test_a_conversations_messages_come_in_the_order_of_their_arrival(store: Stor
     assert [m.text for m in store.thread("q1")] == ["0", "1", "2"]
 
 
-def test_two_changes_of_a_conversation_at_once_both_hold(
-    hooked: MemoryTable | Interposed, clock: Clock
-) -> None:
+def test_two_changes_of_a_conversation_at_once_both_hold(hooked: Hooked, clock: Clock) -> None:
     store = over(hooked, clock)
     name = homed(store)
     race(
@@ -338,7 +291,7 @@ def test_a_feed_has_no_gaps_and_each_message_once(store: Store) -> None:
 
 @pytest.mark.parametrize("same", [True, False])
 def test_a_feed_appended_to_from_places_at_once_stays_whole(
-    hooked: MemoryTable | Interposed, clock: Clock, same: bool
+    hooked: Hooked, clock: Clock, same: bool
 ) -> None:
     store = over(hooked, clock)
     race(hooked, lambda n: store.feed_append(message(external_id="0" if same else str(n))), times=3)
@@ -420,92 +373,6 @@ def test_offloading_again_puts_nothing_anew(store: Store, bucket: MemoryBucket) 
     bucket.objects.clear()
     assert store.offload(once) == once
     assert not bucket.objects
-
-
-# Access tokens
-
-
-class Fetching:
-    """Fetches tokens that are numbered, each good for an hour."""
-
-    def __init__(self) -> None:
-        self.times = 0
-
-    def __call__(self) -> tuple[str, float]:
-        self.times += 1
-        return f"token-{self.times}", 3600.0
-
-
-@pytest.fixture
-def clock_of_today() -> Clock:
-    return Clock(datetime.now(UTC))
-
-
-@pytest.fixture
-def tokens(table: Table, clock_of_today: Clock) -> StoredTokens:
-    def pause(seconds: float) -> None:
-        clock_of_today.forward(seconds=seconds)
-
-    return StoredTokens(table, clock_of_today, pause)
-
-
-def test_one_worker_fetches_a_token_and_all_use_it(
-    hooked: MemoryTable | Interposed, clock_of_today: Clock
-) -> None:
-    fetch, one_waits, one_has_it = Fetching(), threading.Event(), threading.Event()
-
-    def fetch_slowly() -> tuple[str, float]:
-        one_waits.wait(30)
-        return fetch()
-
-    def pause(_: float) -> None:
-        one_waits.set()
-        one_has_it.wait(30)
-
-    def get(_: int) -> str:
-        token = StoredTokens(hooked, clock_of_today, pause).get("wechat", fetch_slowly)
-        one_has_it.set()
-        return token
-
-    assert race(hooked, get) == ["token-1", "token-1"]
-
-
-def test_a_token_is_fetched_anew_before_it_ends(
-    tokens: StoredTokens, clock_of_today: Clock
-) -> None:
-    fetch = Fetching()
-    tokens.get("wechat", fetch)
-    clock_of_today.forward(seconds=3600 - 61)
-    assert tokens.get("wechat", fetch) == "token-1"
-    clock_of_today.forward(seconds=1)
-    assert tokens.get("wechat", fetch) == "token-2"
-
-
-def test_tokens_of_different_names_are_apart(tokens: StoredTokens) -> None:
-    fetch = Fetching()
-    got = [tokens.get(name, fetch) for name in ("a", "b", "a")]
-    assert got == ["token-1", "token-2", "token-1"]
-
-
-def test_a_refused_token_is_replaced_once_whoever_reports_it(tokens: StoredTokens) -> None:
-    fetch = Fetching()
-    stale = tokens.get("wechat", fetch)
-    assert [tokens.get("wechat", fetch, stale=stale) for _ in range(2)] == ["token-2"] * 2
-    assert tokens.get("wechat", fetch) == "token-2"
-
-
-def test_a_fetch_that_failed_is_tried_again_when_its_lease_ends(
-    tokens: StoredTokens, clock_of_today: Clock
-) -> None:
-    def fails() -> tuple[str, float]:
-        raise RetryableError("WeChat is busy")
-
-    with pytest.raises(RetryableError, match="busy"):
-        tokens.get("wechat", fails)
-    with pytest.raises(RetryableError, match="another worker"):
-        tokens.get("wechat", Fetching())
-    clock_of_today.forward(seconds=StoredTokens.LEASE_SECONDS / 2)
-    assert tokens.get("wechat", Fetching()) == "token-1"
 
 
 # Size
