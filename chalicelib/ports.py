@@ -19,6 +19,8 @@ from chalicelib.schema import (
     Conversation,
     Kind,
     Message,
+    Notice,
+    Receipt,
     Reply,
     TicketChange,
 )
@@ -37,6 +39,10 @@ class WebhookRequest:
     received_at: datetime
     #: The address that the request came from, for rate limits; never logged.
     source_ip: str = ""
+    #: What follows the inbox in the address: the secret of a provider that signs nothing.
+    path_secret: str = ""
+    #: The ARN of the AWS service that handed us this as an event: nothing over HTTP can set it.
+    event_source: str = ""
 
     def header(self, name: str) -> str:
         """The one value of a header, or ''. SignatureError when it is repeated."""
@@ -70,6 +76,14 @@ class PluginSettings(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SendWindow:
+    """What a customer's act allows us: so many messages, for so long."""
+
+    seconds: float
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Capabilities:
     """What a connector can do; printed by `askonce connectors`, and asked before acting."""
 
@@ -83,6 +97,14 @@ class Capabilities:
     threads: bool = False
     #: What verified evidence its webhooks can give.
     evidence: tuple[str, ...] = ()
+    #: What opens a window for sending: `message` (anything but an event), or an event's name. A
+    #: channel that names none may be written to at any time. Acts of one name don't add up: the
+    #: latest counts.
+    windows: Mapping[str, SendWindow] = field(default_factory=dict)
+    #: Its webhooks tell what became of what we sent.
+    receipts: bool = False
+    #: Customers opt out by a word, and must not be written to after that.
+    opt_out: bool = False
 
 
 class TokenCache(Protocol):
@@ -115,6 +137,8 @@ class Connector(ABC):
     capabilities: ClassVar[Capabilities]
     #: Refused with 413 before anything else looks at it.
     max_body_bytes: ClassVar[int] = 64 * 1024
+    #: Its address ends in a secret, since the provider signs nothing: /webhooks/<inbox>/<secret>.
+    secret_in_path: ClassVar[bool] = False
 
     def __init__(self, settings: PluginSettings, context: InboxContext) -> None:
         self.settings = settings
@@ -129,8 +153,8 @@ class Connector(ABC):
         """Return if the provider sent exactly this, lately. SignatureError, and nothing else."""
 
     @abstractmethod
-    def parse(self, request: WebhookRequest) -> list[Message]:
-        """The messages in a verified request; [] if it has none. PayloadError, nothing else.
+    def parse(self, request: WebhookRequest) -> Sequence[Message | Receipt | Notice]:
+        """What a verified request says; empty if that is nothing. PayloadError, nothing else.
 
         Pure: no clock, no network, and the same messages each time.
         """
@@ -140,6 +164,10 @@ class Connector(ABC):
         self, messages: Sequence[Message], answer: Message | None = None
     ) -> WebhookResponse:
         """What the provider wants to hear, with `answer` in it where capabilities allow that."""
+
+    def pieces(self, message: Message) -> Sequence[Message]:
+        """An outbound message as the several that the channel wants it to be, each sent once."""
+        return (message,)
 
     @abstractmethod
     def send(self, message: Message) -> str:
@@ -152,6 +180,24 @@ class Connector(ABC):
     def response_headers(self, request: WebhookRequest) -> Mapping[str, str]:
         """Headers that every answer to this request needs, refusals too (CORS)."""
         return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetched:
+    """One page of what a provider had for us."""
+
+    found: Sequence[Message | Receipt]
+    #: Where the next page begins; saved only once all of `found` is stored.
+    cursor: str
+    more: bool
+
+
+class FetchingConnector(Connector):
+    """A channel whose webhook only says that there is something: a `Notice`."""
+
+    @abstractmethod
+    def fetch_messages(self, notice: Notice, cursor: str, received_at: datetime) -> Fetched:
+        """The page after `cursor` ('' is the beginning). RetryableError, RejectedError."""
 
 
 @dataclass(frozen=True, kw_only=True)

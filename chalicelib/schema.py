@@ -40,6 +40,11 @@ def message_id(place: str, party: str, *own: str) -> str:
 MESSAGE_ID_HALF = len("m") + 13
 
 
+def errand_id(inbox: str, source: str, *own: str) -> str:
+    """The id of a receipt or a notice: not a message, but work. Its first half is its source's."""
+    return "e" + digest(inbox, source) + digest(*own)
+
+
 def _utc(moment: datetime) -> datetime:
     try:
         return moment.astimezone(UTC)
@@ -187,6 +192,26 @@ class Raw(Noun):
     """Where they lie in the bucket."""
 
 
+class Consent(Noun):
+    """What a customer decided about being written to at the address written from."""
+
+    choice: Literal["out", "in"]
+    """`out`: no more messages; `in`: messages again."""
+    confirmed: bool = False
+    """The provider has told the customer so by itself: we must not do so again."""
+
+
+class Part(Noun):
+    """Which piece of a longer message this is: the provider delivers it in several webhooks."""
+
+    of: str
+    """What all its pieces share, as the provider calls it."""
+    number: int = Field(ge=1)
+    """Which one it is, from 1."""
+    total: int = Field(ge=1, le=255)
+    """How many there are."""
+
+
 class Outcome(StrEnum):
     """What `judge` found a message to be."""
 
@@ -271,14 +296,23 @@ class Message(Noun):
     """Of kind `link`."""
     event: Event | None = None
     """Of kind `event`."""
+    consent: Consent | None = None
+    """What the customer decided about being written to; null in nearly every message."""
+    part: Part | None = None
+    """Set while it is one piece of a longer message, waiting for the others."""
     references: tuple[str, ...] = ()
-    """External ids of the messages that this one answers, nearest first."""
+    """External ids of the messages that this one answers, nearest first.
+
+    `conversation:<id>` where the provider's request proves the conversation itself.
+    """
     automatic: bool = False
     """Sent by a machine (out of office, bounce, list): never answered automatically."""
     sent_at: Moment
     """When the provider says it was sent."""
     received_at: Moment
     """When we took it."""
+    html: Raw | None = None
+    """The text as sanitised HTML, where it was sent as HTML; email only."""
     raw: Raw | None = None
     """What the provider sent, where it is kept."""
     contact_id: str | None = None
@@ -476,6 +510,47 @@ class TicketChange(Noun):
     """What it is now."""
     at: Moment
     """When."""
+
+
+class Delivery(StrEnum):
+    """What became of a message that we sent. Later ones in this order never fall back."""
+
+    SENT = "sent"
+    DELIVERED = "delivered"
+    READ = "read"
+    FAILED = "failed"
+
+
+class Receipt(Noun):
+    """A provider tells what became of a message that we sent."""
+
+    id: str
+    """Ours: `errand_id`."""
+    inbox: str
+    """Which inbox it came through."""
+    external_id: str = Field(max_length=1024)
+    """The provider's id of the message that we sent: what `send` returned."""
+    state: Delivery
+    """What became of it."""
+    reason: str = ""
+    """Why it failed, in words for an agent."""
+    received_at: Moment
+    """When we took it."""
+
+
+class Notice(Noun):
+    """A provider says that there is something to fetch."""
+
+    id: str
+    """Ours: `errand_id`."""
+    inbox: str
+    """Which inbox it came through."""
+    source: str = Field(max_length=256)
+    """What to fetch from: each source has a cursor, and is read by one worker at a time."""
+    token: str = ""
+    """What the fetch must show; expires."""
+    received_at: Moment
+    """When we took it."""
 
 
 def json_schema() -> dict[str, Any]:
