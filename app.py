@@ -8,6 +8,7 @@ import binascii
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, cast
@@ -20,6 +21,7 @@ from chalicelib.errors import (
     NotFoundError,
     SignatureError,
     TooLargeError,
+    TooManyError,
     WebhookError,
 )
 from chalicelib.ports import WebhookRequest, WebhookResponse
@@ -40,6 +42,7 @@ STATUS: dict[type[Exception], int] = {
     SignatureError: 401,
     NotFoundError: 404,
     TooLargeError: 413,
+    TooManyError: 429,
     ConfigurationError: 503,
 }
 
@@ -92,42 +95,77 @@ def webhook(inbox: str) -> Response:
     return respond(inbox, lambda request: pipeline().accept(inbox, request))
 
 
+@app.route("/webhooks/{inbox}/{secret}", methods=["GET", "POST"], content_types=["*/*"])
+def secret_webhook(inbox: str, secret: str) -> Response:
+    """The webhook of a provider that signs nothing: its address is the secret."""
+    return respond(
+        inbox, lambda request: pipeline().accept(inbox, replace(request, path_secret=secret))
+    )
+
+
 @app.route("/webchat/{inbox}/messages", methods=["GET", "POST", "OPTIONS"], content_types=["*/*"])
 def webchat_messages(inbox: str) -> Response:
-    """What a visitor says, and what a visitor reads."""
+    """What a visitor says, and what a visitor reads; reading waits, when asked to (a long poll)."""
 
     def handle(request: WebhookRequest) -> WebhookResponse:
         if request.method == "POST":
             return pipeline().accept(inbox, request)  # type: ignore[no-any-return]
         if request.method == "OPTIONS":
             return pipeline().page(inbox, "messages", request)  # type: ignore[no-any-return]
-        after, wait = _number(request, "after"), min(_number(request, "wait"), 25)
-        return _read_waiting(inbox, request, after, wait)
+        return pipeline().read(  # type: ignore[no-any-return]
+            inbox,
+            request,
+            _number(request, "after"),
+            wait_seconds=min(_number(request, "wait"), 25),
+            mark=request.param("mark") if "mark" in dict(request.query) else None,
+        )
 
     return respond(inbox, handle)
 
 
-def _read_waiting(
-    inbox: str, request: WebhookRequest, after: int, wait_seconds: int
-) -> WebhookResponse:
-    """Read, and look again until there is something or the time is over (a long poll)."""
-    until = time.monotonic() + wait_seconds
-    while True:
-        response: WebhookResponse = pipeline().read(inbox, request, after)
-        if '"messages": []' not in response.body or time.monotonic() >= until:
-            return response
-        time.sleep(0.5)
-
-
 def _number(request: WebhookRequest, name: str) -> int:
     text = request.param(name)
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise WebhookError(f"{name} is no number")
+    return int(text)
 
 
-@app.route("/webchat/{inbox}/{page}", methods=["GET", "POST", "OPTIONS"], content_types=["*/*"])
-def webchat_page(inbox: str, page: str) -> Response:
-    """The widget and its session."""
-    return respond(inbox, lambda request: pipeline().page(inbox, page, request))
+@app.route("/webchat/{inbox}/session", methods=["POST", "OPTIONS"], content_types=["*/*"])
+def webchat_session(inbox: str) -> Response:
+    """A visitor's token."""
+    return respond(inbox, lambda request: pipeline().page(inbox, "session", request))
+
+
+@app.route("/webchat/{inbox}/uploads", methods=["POST", "OPTIONS"], content_types=["*/*"])
+def webchat_uploads(inbox: str) -> Response:
+    """Where a visitor may put a file."""
+
+    def handle(request: WebhookRequest) -> WebhookResponse:
+        if request.method == "OPTIONS":
+            return pipeline().page(inbox, "uploads", request)  # type: ignore[no-any-return]
+        return pipeline().upload(inbox, request)  # type: ignore[no-any-return]
+
+    return respond(inbox, handle)
+
+
+@app.route("/webchat/{inbox}/signals", methods=["POST", "OPTIONS"], content_types=["*/*"])
+def webchat_signals(inbox: str) -> Response:
+    """A visitor is typing, or has read."""
+
+    def handle(request: WebhookRequest) -> WebhookResponse:
+        if request.method == "OPTIONS":
+            return pipeline().page(inbox, "signals", request)  # type: ignore[no-any-return]
+        return pipeline().signal(inbox, request)  # type: ignore[no-any-return]
+
+    return respond(inbox, handle)
+
+
+@app.route("/webchat/{inbox}/widget.js", methods=["GET"])
+def webchat_widget(inbox: str) -> Response:
+    """The widget."""
+    return respond(inbox, lambda request: pipeline().page(inbox, "widget.js", request))
 
 
 # From the helpdesks
@@ -145,11 +183,11 @@ def replies(helpdesk: str) -> Response:
 @app.on_dynamodb_record(stream_arn=STREAM_ARN, batch_size=10)
 def on_stored(event: Any) -> dict[str, Any]:
     """The table's stream: every message once it is stored."""
-    from chalicelib.store import new_message
+    from chalicelib.store import new_item
 
     failures = []
     for record in event.to_dict()["Records"]:
-        message = new_message(record["eventName"], record["dynamodb"].get("NewImage", {}))
+        message = new_item(record["eventName"], record["dynamodb"].get("NewImage", {}))
         if message is None:
             continue
         try:
@@ -206,18 +244,31 @@ def respond(inbox: str | None, handle: Callable[[WebhookRequest], WebhookRespons
             headers = dict(pipeline().response_headers(inbox, request))
         response = handle(request)
     except (WebhookError, ConfigurationError) as error:
-        response = WebhookResponse(status=STATUS.get(type(error), 400))
+        response = WebhookResponse(status=STATUS.get(type(error), 400), headers=_after(error))
         why = (
             str(error).splitlines()[0]
             if isinstance(error, ConfigurationError)
             else (type(error).__name__)
         )
         log.event("refused", status=response.status, inbox=inbox, why=why)
+    except Exception:
+        if not headers:
+            raise
+        # As Chalice would, but with the headers: else the browser keeps the status from its page.
+        app.log.exception("Caught exception for a hosted channel")
+        response = WebhookResponse(status=500)
     return Response(
         body=response.body,
         status_code=response.status,
         headers={"Content-Type": response.content_type, **headers, **response.headers},
     )
+
+
+def _after(error: Exception) -> dict[str, str]:
+    """When to come back, for whoever came too often."""
+    if not isinstance(error, TooManyError):
+        return {}
+    return {"Retry-After": str(error.retry_after_seconds)}
 
 
 def translate(request: Request) -> WebhookRequest:

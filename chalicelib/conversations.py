@@ -147,7 +147,7 @@ def overdue(conversation: Conversation) -> Conversation:
 def said(message: Message, text: str) -> Message:
     """The outbound message in which AskOnce answers a message; always the same one."""
     return Message(
-        id=message_id(ASKONCE, message.conversation_id or "", message.id),
+        id=message_id(ASKONCE, message.conversation_id or message.address, message.id),
         direction=Direction.OUTBOUND,
         channel=message.channel,
         connector=message.connector,

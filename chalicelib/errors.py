@@ -8,6 +8,7 @@ from typing import Any
 
 __all__ = [
     "AskOnceError",
+    "ClosedError",
     "ConfigurationError",
     "ConflictError",
     "DeliveryError",
@@ -17,6 +18,7 @@ __all__ = [
     "RetryableError",
     "SignatureError",
     "TooLargeError",
+    "TooManyError",
     "WebhookError",
 ]
 
@@ -49,6 +51,14 @@ class TooLargeError(WebhookError):
     """Answer 413: the body is over the cap of its connector."""
 
 
+class TooManyError(WebhookError):
+    """Answer 429 with Retry-After: whoever asks may ask again after that many seconds."""
+
+    def __init__(self, message: str, *, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class SignatureError(WebhookError):
     """Answer 401 with an empty body, write nothing, log no content."""
 
@@ -78,3 +88,7 @@ class RetryableError(DeliveryError):
 
 class RejectedError(DeliveryError):
     """Never again as it is: tell the agent what the other side said."""
+
+
+class ClosedError(RejectedError):
+    """Not now, and not by the sender's doing: the channel's window is closed or used up."""

@@ -15,14 +15,14 @@ what `askonce tail` shows, and where tests pull the plug.
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
 
-from chalicelib import conversations, notes
+from chalicelib import conversations, notes, parts
+from chalicelib.delivery import Deliverer
+from chalicelib.errands import Errands
 from chalicelib.errors import (
     ConfigurationError,
-    ConflictError,
     DeliveryError,
     NotFoundError,
     PayloadError,
@@ -30,9 +30,11 @@ from chalicelib.errors import (
     RetryableError,
     TooLargeError,
 )
+from chalicelib.limits import Limits
 from chalicelib.ports import (
     Connector,
     HostedConnector,
+    Signal,
     WebhookRequest,
     WebhookResponse,
 )
@@ -43,32 +45,34 @@ from chalicelib.schema import (
     Direction,
     Kind,
     Message,
-    Participant,
+    Notice,
+    Receipt,
     Reply,
     Ticket,
     TicketChange,
+    digest,
     message_id,
 )
-from chalicelib.settings import Deployment
-from chalicelib.store import Held, Quarantined, Reference, Step, Store, Stored, TicketHome
+from chalicelib.store import Held, Quarantined, Reference, Step, Stored, TicketHome, is_errand
+from chalicelib.worker import Claim, Worker
 
 _GLANCE_SECONDS = 0.05
+#: How often a long poll looks for something new.
+_LOOK_SECONDS = 0.5
 #: Quarantined requests of a helpdesk lie under this and its name, which no inbox can have.
 _REPLIES = "replies/"
 
 
 @dataclass(frozen=True)
-class Pipeline:
+class Pipeline(Worker):
     """The steps, over a store and the configured connectors and helpdesks."""
 
-    store: Store
-    deployment: Deployment
-    clock: Callable[[], datetime]
-    report: Callable[..., None]
     #: The longest that one call to the store takes.
     worst_call_seconds: float = 4.0
     #: Waits for that many seconds.
     pause: Callable[[float], None] = time.sleep
+    #: What customers of hosted channels may ask of this container.
+    limits: Limits = field(default_factory=Limits)
 
     # accept
 
@@ -78,18 +82,25 @@ class Pipeline:
         When this returns, every message in it is durable.
         """
         connector = self._inbox(inbox)
+        if request.path_secret and not connector.secret_in_path:
+            raise NotFoundError(f"inbox {inbox} has no such address")
         if len(request.body) > connector.max_body_bytes:
             raise TooLargeError(f"over {connector.max_body_bytes} bytes")
+        self._admit(connector, "messages", request)
         if probe := connector.handshake(request):
             return probe
         connector.verify(request)
         try:
-            messages = connector.parse(request)
+            found = connector.parse(request)
         except PayloadError as error:
             self._quarantine(inbox, request, str(error))
             return connector.acknowledge(())
+        messages = [item for item in found if isinstance(item, Message)]
         until = self._respond_until(connector, messages, request)
         stored = [self._store(message, until) for message in messages]
+        for item in found:
+            if not isinstance(item, Message):
+                self._store_errand(item)
         answer = self._answer_in_response(stored[0], until) if until else None
         return connector.acknowledge(messages, answer)
 
@@ -113,6 +124,18 @@ class Pipeline:
             message=message.id,
         )
         return held
+
+    def _store_errand(self, item: Receipt | Notice) -> None:
+        new = self.store.add_errand(item)
+        name = "accepted" if new else "redelivered"
+        self.report(name, inbox=item.inbox, errand=item.id, kind=type(item).__name__.lower())
+
+    def _keep(self, item: Message | Receipt) -> None:
+        """Store what was fetched."""
+        if isinstance(item, Message):
+            self._store(item)
+        else:
+            self._store_errand(item)
 
     def _quarantine(self, inbox: str, request: WebhookRequest, reason: str) -> None:
         identity_ = hashlib.sha256(inbox.encode() + b"\0" + request.body).hexdigest()[:24]
@@ -152,10 +175,13 @@ class Pipeline:
                 self._take(name, item, held.received_at)
             count = len(found)
         else:
-            messages = self.deployment.inbox(held.inbox).parse(request)
-            for message in messages:
-                self._store(message)
-            count = len(messages)
+            items = self.deployment.inbox(held.inbox).parse(request)
+            for read in items:
+                if isinstance(read, Notice):
+                    self._store_errand(read)
+                else:
+                    self._keep(read)
+            count = len(items)
         self.store.release(quarantine_id)
         return count
 
@@ -189,7 +215,10 @@ class Pipeline:
     # relay and resolve
 
     def relay(self, stored_id: str, attempt: str = "") -> None:
-        """Bring a stored message to its queue. Called by the stream, and by tick."""
+        """Bring a stored message or errand to its queue. Called by the stream, and by tick."""
+        if is_errand(stored_id):
+            self._errands().relay(stored_id, attempt)
+            return
         held = self._after_response(stored_id)
         if held is None:
             return
@@ -210,17 +239,35 @@ class Pipeline:
             self.pause(_GLANCE_SECONDS)
         return held
 
+    def _errands(self) -> Errands:
+        return Errands(self.store, self.deployment, self.clock, self.report)
+
     def _relay_inbound(self, held: Held[Stored], attempt: str) -> None:
+        part = held.noun.message.part
+        if part and held.noun.step is Step.ACCEPTED:
+            parts.collect(self.store, held, part, self.clock, self.report)
+        if part:
+            return
         resolved = self.resolve(held.noun.message.id, held=held)
         if resolved is None:
             return
         message = resolved.noun.message
-        self._show(message)
+        self._deliverer().show(message)
+        self._release_held(message)
         if message.conversation_id and self._threads(message.inbox):
             self.store.remember(_reference_to(message, message.external_id))
         if resolved.noun.step is Step.RESOLVED:
             self.store.enqueue(message, attempt=attempt)
             self.report("queued", message=message.id, conversation=message.conversation_id)
+
+    def _release_held(self, message: Message) -> None:
+        """What waited for this customer to write again."""
+        kind = self.deployment.kind(message.inbox)
+        if kind and kind.capabilities.windows:
+            self._deliverer().release(message.inbox, message.address, f"-{message.id}")
+
+    def _deliverer(self) -> Deliverer:
+        return Deliverer(self.store, self.deployment, self.clock, self.report)
 
     def _relay_outbound(self, held: Held[Stored], attempt: str) -> None:
         stored, message = held.noun, held.noun.message
@@ -229,16 +276,10 @@ class Pipeline:
         if stored.step is Step.ACCEPTED:
             self.store.enqueue(message, attempt=attempt)
             self.report("queued", message=message.id, conversation=message.conversation_id)
-        elif stored.step is Step.UNDELIVERED:
-            self.store.enqueue_note(stored, attempt=attempt)
         elif stored.step is Step.DONE:
-            self._show(message)
-
-    def _show(self, message: Message) -> None:
-        """On a channel that we host, let the customer see it."""
-        kind = self.deployment.kind(message.inbox)
-        if kind and issubclass(kind, HostedConnector):
-            self.store.feed_append(message)
+            self._deliverer().show(message)
+        if stored.untold:
+            self.store.enqueue_note(stored, attempt=attempt)
 
     def _threads(self, inbox: str) -> bool:
         kind = self.deployment.kind(inbox)
@@ -252,47 +293,42 @@ class Pipeline:
         respond_until: datetime | None = None,
     ) -> Held[Stored] | None:
         """Give a message its contact, verdict and conversation: `Resolver.resolve`."""
-        resolver = Resolver(self.store, self.deployment.document, self.clock, self.report)
+        resolver = Resolver(self.store, self.deployment, self.clock, self.report)
         return resolver.resolve(stored_id, held=held, respond_until=respond_until)
 
     # forward
 
     def forward(self, stored_id: str, lease_seconds: float = 60.0) -> None:
         """Bring a message to the helpdesk: one effect, however often it runs. RetryableError."""
+        if is_errand(stored_id):
+            self._errands().run(stored_id, self._keep)
+            return
         held = self.store.message(stored_id)
         if held is None or not _for_helpdesk(held.noun):
             return
-        claimed = self._claim(held, lease_seconds)
+        claim = self._claim(held, lease_seconds)
         try:
-            self._forward(claimed)
+            if claim.noun.message.direction is Direction.OUTBOUND:
+                self._tell(claim)
+            else:
+                self._forward(claim)
         except RejectedError as error:
-            self._finish(claimed, Step.FAILED, failure=str(error))
-            self.report("forward.rejected", message=stored_id, why=str(error))
+            self._give_up(claim, str(error))
         except (RetryableError, ConfigurationError):
             # The helpdesk's idempotency key covers a call whose end we don't know.
-            self._finish(claimed, claimed.noun.step)
+            claim.finish(claim.noun.step)
             raise
 
-    def _claim(self, held: Held[Stored], lease_seconds: float) -> Held[Stored]:
-        claimed = self.store.claim(held, lease_seconds)
-        if claimed is None:
-            raise RetryableError("another worker has it", retry_after_seconds=lease_seconds)
-        self.report("claimed", message=held.noun.message.id)
-        return claimed
+    def _give_up(self, claim: Claim, why: str) -> None:
+        """The helpdesk will never take it; a note that it refuses changes nothing else."""
+        outbound = claim.noun.message.direction is Direction.OUTBOUND
+        step = claim.noun.step if outbound else Step.FAILED
+        claim.finish(step, failure=claim.noun.failure if outbound else why, untold=None)
+        self.report("forward.rejected", message=claim.noun.message.id, why=why)
 
-    def _finish(self, claimed: Held[Stored], step: Step, **changes: Any) -> None:
-        """Write how it ended, unless our claim ran out and another worker has it now."""
-        try:
-            self.store.commit(claimed.change(step=step, claimed_until=None, **changes))
-        except ConflictError:
-            self.report("claim.lost", message=claimed.noun.message.id)
-
-    def _forward(self, claimed: Held[Stored]) -> None:
-        stored, message = claimed.noun, claimed.noun.message
+    def _forward(self, claim: Claim) -> None:
+        message = claim.noun.message
         conversation = self._conversation(message)
-        if message.direction is Direction.OUTBOUND:
-            self._note_undelivered(claimed, conversation)
-            return
         message = self._with_files(message)
         conversation = self._with_opener(conversation, message)
         ticket = conversation.ticket or self._open(conversation, message)
@@ -304,14 +340,8 @@ class Pipeline:
             helpdesk.add_note(
                 ticket.id, note, conversation, idempotency_key=f"{message.id}-note{n}"
             )
-        self._finish(claimed, Step.DONE, message=_without_bytes(message))
-        self.report("forwarded", message=stored.message.id, ticket=ticket.id)
-
-    def _conversation(self, message: Message) -> Conversation:
-        held = self.store.conversation(message.conversation_id or "")
-        if held is None:
-            raise RejectedError("its conversation is gone")
-        return held.noun
+        claim.finish(Step.DONE, message=_without_bytes(message))
+        self.report("forwarded", message=message.id, ticket=ticket.id)
 
     def _with_opener(self, conversation: Conversation, message: Message) -> Conversation:
         """The conversation; where the helpdesk refused its first message, this one opens it."""
@@ -349,23 +379,29 @@ class Pipeline:
         if attachment.key or not attachment.source or attachment.unavailable:
             return self.store.load(attachment)
         try:
-            content = self._connector(message.inbox).fetch(attachment)
+            connector = self._connector(message.inbox)
+            if isinstance(connector, HostedConnector):
+                content = self.store.uploaded(attachment.source)
+            else:
+                content = connector.fetch(attachment)
         except RejectedError as error:
             return attachment.model_copy(update={"unavailable": str(error)})
         kept = self.store.keep(message, number, attachment.model_copy(update={"content": content}))
         return self.store.load(kept)
 
-    def _note_undelivered(self, claimed: Held[Stored], conversation: Conversation) -> None:
-        """Tell the agents what a customer did not get."""
-        stored, ticket = claimed.noun, conversation.ticket
+    def _tell(self, claim: Claim) -> None:
+        """Tell the agents what became of what they said."""
+        stored = claim.noun
+        ticket = self._conversation(stored.message).ticket
+        note = stored.untold or ""
         if ticket:
             self.deployment.helpdesk(ticket.helpdesk).add_note(
                 ticket.id,
-                notes.undelivered(stored.failure or ""),
-                conversation,
-                idempotency_key=f"{stored.message.id}-undelivered",
+                note,
+                self._conversation(stored.message),
+                idempotency_key=f"{stored.message.id}-{digest(note)}",
             )
-        self._finish(claimed, Step.FAILED)
+        claim.finish(stored.step, untold=None)
         self.report("noted", message=stored.message.id)
 
     # accept_reply
@@ -385,8 +421,10 @@ class Pipeline:
             self._take(helpdesk_name, item, request.received_at)
         return helpdesk.acknowledge()
 
-    def _take(self, helpdesk_name: str, item: Reply | TicketChange, received_at: datetime) -> None:
-        """Store an agent's reply, or a ticket's new state."""
+    def _take(
+        self, helpdesk_name: str, item: Reply | TicketChange | Signal, received_at: datetime
+    ) -> None:
+        """Store an agent's reply, or a ticket's new state; show what an agent is doing."""
         ticket = Ticket(helpdesk=helpdesk_name, id=item.ticket_id)
         conversation_id = self.store.conversation_of_ticket(ticket)
         if conversation_id is None:
@@ -394,6 +432,8 @@ class Pipeline:
         if isinstance(item, TicketChange):
             self.store.amend(conversation_id, lambda c: conversations.change(c, item))
             self.report("ticket.changed", conversation=conversation_id, state=item.state)
+        elif isinstance(item, Signal):
+            self._show_agent(conversation_id, item.kind)
         else:
             self._store_reply(helpdesk_name, conversation_id, item, received_at)
 
@@ -427,91 +467,84 @@ class Pipeline:
             )
         )
 
-    def _target(
-        self, conversation: Conversation, message: Message | None = None
-    ) -> Participant | None:
-        """The address used last, of those that still belong to the conversation's contact.
-
-        What AskOnce says answers one message, and goes where that came from, or nowhere.
-        """
-        for participant in conversation.participants:
-            if message and message.author == conversations.ASKONCE:
-                where = (participant.address, participant.inbox)
-                if where != (message.address, message.inbox):
-                    continue
-            link = self.store.link(participant.sender)
-            if link and link.noun.contact_id == conversation.contact_id:
-                return participant
-        return None
-
-    def _connector(self, inbox: str) -> Connector:
-        """An inbox to send through or fetch from; RejectedError if it is configured no more."""
-        if self.deployment.kind(inbox) is None:
-            raise RejectedError(f"the inbox {inbox} is not configured any more")
-        return self.deployment.inbox(inbox)
-
     # deliver
 
     def deliver(self, stored_id: str, lease_seconds: float = 60.0) -> None:
-        """Send an outbound message where the customer wrote last. RetryableError.
-
-        A try whose end is unknown is repeated only where the channel can tell; elsewhere the
-        agent hears that it may not have arrived.
-        """
-        held = self.store.message(stored_id)
-        if held is None or held.noun.step is not Step.ACCEPTED:
-            return
-        unknown_end = held.noun.claimed_until is not None
-        claimed = self._claim(held, lease_seconds)
-        try:
-            self._deliver(claimed, unknown_end=unknown_end)
-        except RejectedError as error:
-            self._undelivered(claimed, str(error))
-        except (RetryableError, ConfigurationError):
-            self._finish(claimed, Step.ACCEPTED)
-            raise
-
-    def _deliver(self, claimed: Held[Stored], *, unknown_end: bool) -> None:
-        message = claimed.noun.message
-        if unknown_end and not self._connector(message.inbox).capabilities.resends_safely:
-            raise RejectedError(notes.MAY_HAVE_ARRIVED)
-        conversation = self._conversation(message)
-        target = self._target(conversation, message)
-        if target is None:
-            raise RejectedError("no address of this person is left to reply to")
-        if message.author != conversations.ASKONCE:
-            message = conversations.addressed(message, target)
-        connector = self._connector(message.inbox)
-        loaded = tuple(self.store.load(a) for a in message.attachments)
-        try:
-            provider_id = connector.send(message.model_copy(update={"attachments": loaded}))
-        except RetryableError as error:
-            if error.uncertain and not connector.capabilities.resends_safely:
-                raise RejectedError(notes.MAY_HAVE_ARRIVED) from error
-            raise
-        self.report("sent", message=message.id, inbox=message.inbox)
-        if connector.capabilities.threads:
-            self.store.remember(_reference_to(message, provider_id))
-        self._show(message)
-        self._finish(claimed, Step.DONE, message=message, provider_id=provider_id)
-        self.report("delivered", message=message.id, inbox=message.inbox)
-
-    def _undelivered(self, claimed: Held[Stored], why: str) -> None:
-        self._finish(claimed, Step.UNDELIVERED, failure=why)
-        self.report("undelivered", message=claimed.noun.message.id, why=why)
-        self.store.enqueue_note(claimed.noun)
+        """Send an outbound message where the customer wrote last: `Deliverer.deliver`."""
+        if is_errand(stored_id):
+            self._errands().run(stored_id, self._keep)
+        else:
+            self._deliverer().deliver(stored_id, lease_seconds)
 
     # hosted channels
 
-    def read(self, inbox: str, request: WebhookRequest, after: int) -> WebhookResponse:
-        """What a customer of a channel that we host may read, after a sequence number."""
+    def read(
+        self,
+        inbox: str,
+        request: WebhookRequest,
+        after: int,
+        *,
+        wait_seconds: float = 0.0,
+        mark: str | None = None,
+    ) -> WebhookResponse:
+        """What a customer of a channel that we host may read, after a sequence number.
+
+        Waits for as long for something new; with a `mark`, for what the agents do, too.
+        """
         connector = self._hosted(inbox)
+        self._admit(connector, "read", request)
         address = connector.reader(request)
-        return connector.transcript(self.store.feed_after(inbox, address, after), after)
+        until = self.clock() + timedelta(seconds=wait_seconds)
+        while True:
+            entries, presence = self.store.feed(inbox, address, after)
+            news = entries or mark not in (None, presence.mark)
+            if news or self.clock() >= until:
+                break
+            self.pause(_LOOK_SECONDS)
+        shown = [replace(e, message=self.store.linked(e.message)) for e in entries]
+        return connector.transcript(shown, after, presence)
+
+    def upload(self, inbox: str, request: WebhookRequest) -> WebhookResponse:
+        """Let a customer put a file into the bucket, to be named in a message afterwards."""
+        connector = self._hosted(inbox)
+        self._admit(connector, "uploads", request)
+        upload = connector.upload(request)
+        return connector.offer(upload, self.store.upload_form(upload))
+
+    def signal(self, inbox: str, request: WebhookRequest) -> WebhookResponse:
+        """A customer is typing or has read: told to whoever follows the log, stored nowhere."""
+        connector = self._hosted(inbox)
+        self._admit(connector, "signals", request)
+        told = connector.signal(request)
+        visitor = digest(inbox, connector.reader(request))
+        more = {name: value for name, value in told.items() if name != "kind"}
+        self.report(f"visitor.{told['kind']}", inbox=inbox, visitor=visitor, **more)
+        return WebhookResponse(status=204)
 
     def page(self, inbox: str, name: str, request: WebhookRequest) -> WebhookResponse:
         """A page of a hosted channel's own."""
-        return self._hosted(inbox).page(name, request)
+        connector = self._hosted(inbox)
+        if request.method == "POST":
+            self._admit(connector, name, request)
+        return connector.page(name, request)
+
+    def _show_agent(self, conversation_id: str, kind: str) -> None:
+        """On a channel that we host, let the customer see what an agent is doing."""
+        held = self.store.conversation(conversation_id)
+        target = self._target(held.noun) if held else None
+        kind_of_inbox = self.deployment.kind(target.inbox) if target else None
+        if target and kind_of_inbox and issubclass(kind_of_inbox, HostedConnector):
+            shown = self.store.sign(target.inbox, target.address, kind)
+            self.report(f"agent.{kind}", conversation=conversation_id, shown=shown)
+
+    def _admit(self, connector: Connector, call: str, request: WebhookRequest) -> None:
+        """TooManyError from somebody who asks a hosted channel too often."""
+        if not isinstance(connector, HostedConnector):
+            return
+        inbox = connector.context.name
+        own = (replace(a, party=f"{inbox}:{call}:{a.party}")
+               for a in connector.allowances(call, request))  # fmt: skip
+        self.limits.demand(own, request.received_at)
 
     def _hosted(self, inbox: str) -> HostedConnector:
         connector = self._inbox(inbox)
@@ -525,10 +558,12 @@ class Pipeline:
         """Drive again what should be finished by now, and tell agents of replies that are late."""
         now = self.clock()
         for stored_id in self.store.stuck(now):
-            held = self.store.message(stored_id)
+            held = self.store.item(stored_id)
             if held and not held.noun.finished and self.store.postpone(held):
                 self.report("stuck", message=stored_id, drives=held.noun.drives + 1)
                 self.relay(stored_id, attempt=f"-{held.noun.drives + 1}")
+        for collected in self.store.incomplete(now):
+            parts.give_up(self.store, collected, self.report)
         for conversation in self.store.overdue(now):
             self._note_overdue(conversation.noun)
 
@@ -551,9 +586,10 @@ class Pipeline:
 
 
 def _for_helpdesk(stored: Stored) -> bool:
-    """What the customer said, once resolved; what we could not send, for the agents to know."""
-    inbound = stored.message.direction is Direction.INBOUND
-    return stored.step is (Step.RESOLVED if inbound else Step.UNDELIVERED)
+    """What the customer said, once resolved; what became of a reply, for the agents to know."""
+    if stored.message.direction is Direction.INBOUND:
+        return stored.step is Step.RESOLVED
+    return stored.untold is not None
 
 
 def _reference_to(message: Message, provider_id: str) -> Reference:

@@ -122,6 +122,8 @@ class Words(_Section):
 
     answered: Annotated[str, _template("answer", "reference", "answered_on")]
     in_progress: Annotated[str, _template("reference")]
+    opted_out: Annotated[str, _template()] = ""
+    opted_in: Annotated[str, _template()] = ""
 
 
 _EN = Words(
@@ -130,11 +132,16 @@ _EN = Words(
     "If that does not help, just reply and a colleague will take another look. ({reference})",
     in_progress="Thank you for your message. We already have this question from you and are "
     "working on it; nothing is lost and you need not ask again. Your reference: {reference}",
+    opted_out="You are opted out and will get no more messages from us here. "
+    "Reply START to get them again.",
+    opted_in="You are opted in again and will get our answers here. Reply STOP to opt out.",
 )
 _ZH = Words(
     answered="您好，您之前咨询过这个问题，我们在{answered_on}的答复如下：\n\n{answer}\n\n"
     "如果没有解决您的问题，请直接回复，我们会请同事为您继续处理。（编号 {reference}）",
     in_progress="您好，您的问题我们已经收到，正在处理中，无需重复提交。您的咨询编号：{reference}",
+    opted_out="您已成功退订，我们不会再向此号码发送短信。如需恢复，请回复 START。",
+    opted_in="您已恢复接收我们的短信。如需退订，请回复 TD。",
 )
 
 
@@ -155,6 +162,11 @@ class Wording(_Section):
     def in_progress(self, conversation: Conversation, language: Language) -> str:
         """That the question is being worked on."""
         return self._of(language).in_progress.format(reference=conversation.reference)
+
+    def consent(self, choice: str, language: Language) -> str:
+        """That an opt-out, or an opt-in, was understood."""
+        words = self._of(language)
+        return words.opted_out if choice == "out" else words.opted_in
 
     def _of(self, language: Language) -> Words:
         return self.zh if language == "zh" else self.en

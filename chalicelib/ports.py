@@ -5,14 +5,14 @@ knows neither store nor web framework, and reads no clock: times come with the r
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from chalicelib.errors import SignatureError
+from chalicelib.errors import NotFoundError, SignatureError
 from chalicelib.schema import (
     Attachment,
     Channel,
@@ -208,8 +208,51 @@ class FeedEntry:
     message: Message
 
 
+@dataclass(frozen=True, kw_only=True)
+class Presence:
+    """What the agents do at this moment, beside the feed: forgotten soon, never a message."""
+
+    #: For how long still an agent counts as typing.
+    typing_seconds: float = 0.0
+    #: Up to when an agent has read.
+    read_at: datetime | None = None
+    #: Another text whenever there is something new in it.
+    mark: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Allowance:
+    """How often a party may ask: as many at once as in a minute; this call counts `cost` times."""
+
+    party: str
+    per_minute: int
+    cost: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upload:
+    """A file that a customer may put into the bucket."""
+
+    key: str
+    media_type: str
+    max_bytes: int
+    #: For how long the permission holds.
+    seconds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class UploadForm:
+    """Where a browser posts a file, and the signed fields that go before it."""
+
+    url: str
+    fields: Mapping[str, str]
+
+
 class HostedConnector(Connector):
-    """A channel whose conversation we serve ourselves: the customer reads it from us."""
+    """A channel whose conversation we serve ourselves: the customer reads it from us.
+
+    A message's files lie in the bucket already, each under the key that is its `source`.
+    """
 
     @abstractmethod
     def page(self, name: str, request: WebhookRequest) -> WebhookResponse:
@@ -220,8 +263,34 @@ class HostedConnector(Connector):
         """The address whose conversation this request may read. SignatureError."""
 
     @abstractmethod
-    def transcript(self, entries: Sequence[FeedEntry], after: int) -> WebhookResponse:
-        """The entries, and where to read on."""
+    def transcript(
+        self, entries: Sequence[FeedEntry], after: int, presence: Presence
+    ) -> WebhookResponse:
+        """The entries, where to read on, and what the agents are doing."""
+
+    def allowances(self, call: str, request: WebhookRequest) -> Iterable[Allowance]:
+        """Whose quota a call takes from, one after the other. SignatureError."""
+        return ()
+
+    def upload(self, request: WebhookRequest) -> Upload:
+        """The file that a request wants to upload. WebhookError if it may not."""
+        raise NotFoundError(f"{self.name} takes no uploads")
+
+    def offer(self, upload: Upload, form: UploadForm) -> WebhookResponse:
+        """How to upload it."""
+        raise NotFoundError(f"{self.name} takes no uploads")
+
+    def signal(self, request: WebhookRequest) -> Mapping[str, str | int]:
+        """What the customer does right now: `kind`, and more of it. WebhookError."""
+        raise NotFoundError(f"{self.name} knows no signals")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signal:
+    """What an agent does on a ticket right now: shown to the customer where we host the channel."""
+
+    ticket_id: str
+    kind: Literal["typing", "read"]
 
 
 class Helpdesk(ABC):
@@ -263,8 +332,8 @@ class Helpdesk(ABC):
         """Return if the helpdesk sent exactly this, lately. SignatureError, and nothing else."""
 
     @abstractmethod
-    def parse(self, request: WebhookRequest) -> list[Reply | TicketChange]:
-        """Public replies and state changes; [] for notes and for our own words. PayloadError."""
+    def parse(self, request: WebhookRequest) -> Sequence[Reply | TicketChange | Signal]:
+        """Public replies, state changes, signals; [] for notes and our own words. PayloadError."""
 
     def acknowledge(self) -> WebhookResponse:
         """What the helpdesk wants to hear."""
@@ -340,9 +409,13 @@ class Bucket(Protocol):
         ...
 
     def get(self, key: str) -> bytes:
-        """Read."""
+        """Read. NotFoundError."""
         ...
 
     def link(self, key: str, name: str, seconds: int) -> str:
         """A signed address for reading it, valid that long."""
+        ...
+
+    def form(self, upload: Upload) -> UploadForm:
+        """What a browser needs to write just this file, of this type and no longer than allowed."""
         ...

@@ -4,17 +4,19 @@ Two callers: the stream, for every message; and `accept`, on channels that can a
 response. Whichever comes first commits; the other finds the work done.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from chalicelib import conversations, identity, repeats
+from chalicelib import conversations, identity, ledgers, repeats
 from chalicelib.contacts import Contacts
 from chalicelib.errors import ConflictError, RetryableError
+from chalicelib.ledgers import OptOut
 from chalicelib.policy import Mode, language_of
 from chalicelib.schema import (
     AddressLink,
+    Consent,
     Contact,
     Conversation,
     Level,
@@ -22,7 +24,7 @@ from chalicelib.schema import (
     Outcome,
     Verdict,
 )
-from chalicelib.settings import Document
+from chalicelib.settings import Deployment
 from chalicelib.store import Held, History, Home, Step, Store, Stored
 
 _TRIES = 8
@@ -33,7 +35,7 @@ class Resolver:
     """Gives stored messages their contact, verdict and conversation."""
 
     store: Store
-    document: Document
+    deployment: Deployment
     clock: Callable[[], datetime]
     report: Callable[..., None]
 
@@ -73,10 +75,11 @@ class Resolver:
             [c.noun for c in history.conversations],
             sender=link.address,
             thread=thread,
-            policy=self.document.policy.repeats,
+            policy=self.deployment.document.policy.repeats,
             now=self.clock(),
         )
         conversation = self._conversation(message, verdict, history, link)
+        ledgers_ = self._ledgers(message)
         if conversation and verdict.outcome is Outcome.REPEAT:
             verdict = self._say(message, verdict, conversation.noun, link, history.contact.noun)
             if verdict.said:
@@ -92,7 +95,42 @@ class Resolver:
         )
         if self._too_late(respond_until):
             return None
-        return self._commit(held, decided, conversation, history)
+        return self._commit(held, decided, conversation, history, ledgers_)
+
+    def _ledgers(self, message: Message) -> list[Held[Any]]:
+        """What the message changes about sending to its address: windows, opting out or in."""
+        puts: list[Held[Any]] = []
+        kind = self.deployment.kind(message.inbox)
+        if kind and kind.capabilities.windows:
+            sending = self.store.sending(message.inbox, message.address)
+            opened = ledgers.opened(sending.noun, message, kind.capabilities.windows)
+            if opened:
+                puts.append(sending.change(grants=opened.grants))
+        if message.consent:
+            puts += self._consent(message, message.consent)
+        return puts
+
+    def _consent(self, message: Message, consent: Consent) -> list[Held[Any]]:
+        """The customer's choice, and its confirmation: once, and not where the provider did it."""
+        held = self.store.opt_out(message.address)
+        before = held.noun.choice if held else "in"
+        late = held is not None and held.noun.at > message.received_at
+        if late or before == consent.choice:
+            return []
+        chinese = message.address.startswith("phone:+86")
+        language = "zh" if chinese else language_of([message.text])
+        text = self.deployment.document.wording.consent(consent.choice, language)
+        confirmation = None if consent.confirmed or not text else conversations.said(message, text)
+        choice = OptOut(
+            address=message.address,
+            choice=consent.choice,
+            at=message.received_at,
+            confirmation_id=confirmation.id if confirmation else None,
+        )
+        puts: list[Held[Any]] = [Held(choice, held.version if held else 0)]
+        if confirmation:
+            puts.append(Held(Stored(message=confirmation)))
+        return puts
 
     def _too_late(self, until: datetime | None) -> bool:
         return until is not None and self.clock() > until
@@ -100,11 +138,16 @@ class Resolver:
     def _conversation(
         self, message: Message, verdict: Verdict, history: History, link: AddressLink
     ) -> Held[Conversation] | None:
-        """The conversation with this message in it, new or joined; None for an event."""
+        """The conversation with this message in it, new or joined; None for an event.
+
+        Who opts out changes no conversation, but agents of their latest one should know.
+        """
+        if message.consent:
+            return _latest_at(message.address, history)
         if verdict.outcome is Outcome.IGNORED:
             return None
         if verdict.outcome is Outcome.NEW:
-            return Held(conversations.begin(message, link, self.document.policy))
+            return Held(conversations.begin(message, link, self.deployment.document.policy))
         joined = verdict.closest_conversation_id
         found = next(c for c in history.conversations if c.noun.id == joined)
         changed = conversations.join(found.noun, message, link, verdict.outcome)
@@ -123,12 +166,12 @@ class Resolver:
             q for q in conversation.questions if q.message_id == verdict.closest_message_id
         )
         answer = question.answer
-        if self.document.policy.repeats.mode is Mode.SUGGEST:
+        if self.deployment.document.policy.repeats.mode is Mode.SUGGEST:
             return verdict.model_copy(update={"proposed": answer.text if answer else None})
         may = identity.may_disclose(question, link, contact)
         if why := self._why_silent(message, conversation, link, may_disclose=may):
             return verdict.model_copy(update={"kept_silent": why})
-        wording, language = self.document.wording, language_of([message.words])
+        wording, language = self.deployment.document.wording, language_of([message.words])
         if answer:
             kind, said = "answered", wording.answered(conversation, answer, language)
         else:
@@ -152,7 +195,7 @@ class Resolver:
             return "who asked first is not proven to be the same person"
         if message.automatic:
             return "a machine sent it"
-        if self.document.policy.spoke_lately(conversation, self.clock()):
+        if self.deployment.document.policy.spoke_lately(conversation, self.clock()):
             return "AskOnce spoke in this conversation a moment ago"
         return None
 
@@ -162,11 +205,12 @@ class Resolver:
         message: Message,
         conversation: Held[Conversation] | None,
         history: History,
+        ledgers_: Sequence[Held[Any]],
     ) -> Held[Stored]:
-        """Write the decision: message, conversation, contact, and what AskOnce says."""
+        """Write the decision: message, conversation, contact, ledgers, and what AskOnce says."""
         step = Step.RESOLVED if conversation else Step.DONE
         resolved = held.change(message=message, step=step, claimed_until=None)
-        puts: list[Held[Any]] = [resolved]
+        puts: list[Held[Any]] = [resolved, *ledgers_]
         begins = conversation is not None and not conversation.version
         if conversation:
             puts.append(conversation)
@@ -196,3 +240,15 @@ class Resolver:
             said=verdict.said_kind,
             conversation=message.conversation_id,
         )
+
+
+def _latest_at(address: str, history: History) -> Held[Conversation] | None:
+    """The latest conversation in which an address wrote."""
+    return next(
+        (
+            held
+            for held in history.conversations
+            if any(p.address == address for p in held.noun.participants)
+        ),
+        None,
+    )

@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
@@ -28,6 +28,7 @@ from chalicelib.ports import (
     PluginSettings,
     TokenCache,
 )
+from chalicelib.schema import Channel
 
 SECRETS_MAX_AGE_SECONDS = 300
 CONFIG_ENVIRONMENT = "ASKONCE_CONFIG"
@@ -44,6 +45,8 @@ class _Plugin(BaseModel):
     model_config = ConfigDict(extra="allow")
     connector: str
     helpdesk: str | None = None
+    #: Where the provider's window is closed: wait for the customer, or use another channel.
+    when_closed: Literal["hold", "other_channel"] = "hold"
 
 
 class Document(BaseModel):
@@ -275,6 +278,15 @@ class Deployment:
         own = self.document.inboxes.get(inbox, {}).get("helpdesk")
         return str(own or self.document.helpdesk)
 
+    def when_closed(self, inbox: str) -> str:
+        """What becomes of a reply while an inbox's window is closed: `hold` or `other_channel`."""
+        return str(self.document.inboxes.get(inbox, {}).get("when_closed", "hold"))
+
+    def first_inbox(self, channel: Channel) -> str | None:
+        """The first configured inbox of a channel."""
+        kinds = ((name, self.kind(name)) for name in self.document.inboxes)
+        return next((name for name, kind in kinds if kind and kind.channel is channel), None)
+
     def faults(self) -> list[str]:
         """Every fault of every inbox and helpdesk, a line each; [] when all is well."""
         found = (
@@ -335,6 +347,6 @@ class Deployment:
                 f'{label}: connector "{plugin.connector}" is unknown; there are {known}'
             )
         made = registry[plugin.connector]()
-        own = {k: v for k, v in values.items() if k not in ("connector", "helpdesk")}
+        own = {k: v for k, v in values.items() if k not in _Plugin.model_fields}
         with _named(f"{label}:"):
             return made, plugin_settings(made.settings_model, own, self._read)

@@ -12,6 +12,13 @@ home          CONV#<id>                       HOME                 a conversatio
 ticket        TICKET#<helpdesk>#<ticket id>   CONV                 the helpdesk's id
 reference     REF#<hash of inbox, external>   CONV                 an email's In-Reply-To
 feed          FEED#<hash of inbox, address>   <sequence>           a web chat visitor
+presence      FEED#<hash of inbox, address>   agent                the same query
+sent          SENT#<hash of inbox, external>  MESSAGE              a receipt
+sending       SENDING#<hash of inbox, addr.>  LEDGER               the address, before sending
+opt-out       OPTOUT#<address>                CHOICE               the address, before sending
+pieces        PARTS#<hash of inbox, addr, of> PARTS                a piece of the same message; due
+errand        ERRAND#<its id's first half>    <its id>             its id; stream, due
+cursor        CURSOR#<hash of inbox, source>  CURSOR               a notice
 token         TOKEN#<name>                    TOKEN                its name
 quarantine    QUARANTINE#<id>                 RAW                  its id; thread
 
@@ -27,22 +34,40 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from chalicelib.errors import ConflictError, RetryableError
-from chalicelib.ports import Bucket, FeedEntry, Item, Queue, Table, Write
+from pydantic import Field
+
+from chalicelib.errors import ConflictError, NotFoundError, RejectedError, RetryableError
+from chalicelib.ledgers import OptOut, SendLedger
+from chalicelib.ports import (
+    Bucket,
+    FeedEntry,
+    Item,
+    Presence,
+    Queue,
+    Table,
+    Upload,
+    UploadForm,
+    Write,
+)
 from chalicelib.schema import (
     MESSAGE_ID_HALF,
+    Address,
     AddressLink,
     Attachment,
     Contact,
     Conversation,
+    Delivery,
     Direction,
     Message,
     Moment,
+    Notice,
     Noun,
+    Raw,
+    Receipt,
     Ticket,
     digest,
 )
@@ -52,7 +77,16 @@ N = TypeVar("N", bound=Noun)
 #: Longer raw bodies go to the bucket: an item is paid for by the kilobyte, and ends at 400.
 INLINE_RAW_BYTES = 16 * 1024
 STUCK_AFTER = timedelta(minutes=3)
+#: How long the pieces of one message may take.
+PIECES_WAIT = timedelta(minutes=10)
 TICKET_LINK_SECONDS = 7 * 24 * 3600
+FEED_LINK_SECONDS = 3600
+#: How long an agent counts as typing, and how soon the same sign of life counts again.
+TYPING_SECONDS = 8.0
+SIGNAL_SECONDS = 3.0
+_DAY = 24 * 3600
+#: Sorts behind every sequence number of a feed.
+_AGENT = "agent"
 _BUCKETS = 8
 _LATEST = 20
 
@@ -62,8 +96,8 @@ class Step(StrEnum):
 
     ACCEPTED = "accepted"
     RESOLVED = "resolved"
-    #: Could not be sent, and the agents have not been told yet.
-    UNDELIVERED = "undelivered"
+    #: Waits until the customer writes again: the channel's window is closed.
+    HELD = "held"
     DONE = "done"
     FAILED = "failed"
 
@@ -75,17 +109,24 @@ class Stored(Noun):
     step: Step = Step.ACCEPTED
     #: Until when one worker has it to itself.
     claimed_until: Moment | None = None
+    #: A worker began to send it, and has not written how that ended.
+    sending: bool = False
     #: By when it should be finished; then the schedule drives it again, ever more rarely.
     due_at: Moment | None = None
     drives: int = 0
-    #: What the provider calls a message that we sent.
-    provider_id: str | None = None
+    #: What the provider calls the pieces of a message that we sent, in order.
+    provider_ids: tuple[str, ...] = ()
+    #: What the provider says became of it.
+    delivery: Delivery | None = None
     #: Why it failed, in words for an agent.
     failure: str | None = None
+    #: What the agents must hear about it, and have not heard yet.
+    untold: str | None = None
 
     @property
     def finished(self) -> bool:
-        return self.step in (Step.DONE, Step.FAILED)
+        """Nothing is to be done about it now; `HELD` goes on by the customer's doing."""
+        return self.untold is None and self.step in (Step.DONE, Step.FAILED, Step.HELD)
 
 
 class Home(Noun):
@@ -117,6 +158,48 @@ class Reference(Noun):
     inbox: str
     external_id: str
     conversation_id: str
+
+
+class Sent(Noun):
+    """Which of our messages a provider's id belongs to."""
+
+    inbox: str
+    external_id: str
+    message_id: str
+
+
+class Errand(Noun):
+    """A receipt or a notice, and whether it is done."""
+
+    item: Receipt | Notice
+    done: bool = False
+    due_at: Moment | None = None
+    drives: int = 0
+
+    @property
+    def finished(self) -> bool:
+        return self.done
+
+
+class Cursor(Noun):
+    """How far a source has been read."""
+
+    inbox: str
+    source: str
+    value: str = ""
+
+
+class Collected(Noun):
+    """The pieces of one long message that came so far."""
+
+    inbox: str
+    address: Address
+    of: str
+    began_at: Moment
+    #: number -> message id
+    pieces: dict[int, str] = Field(default_factory=dict)
+    #: The message was made of them.
+    done: bool = False
 
 
 class Quarantined(Noun):
@@ -195,20 +278,22 @@ class Store:
     def message(self, message_id: str) -> Held[Stored] | None:
         return self._get(Stored, *_message_key(message_id))
 
-    def claim(self, held: Held[Stored], seconds: float) -> Held[Stored] | None:
+    def claim(
+        self, held: Held[Stored], seconds: float, *, sending: bool = False
+    ) -> Held[Stored] | None:
         """Have a message to oneself for a while; None if another worker has it, or just took it."""
         now = self._clock()
         if held.noun.claimed_until and held.noun.claimed_until > now:
             return None
-        claimed = held.change(claimed_until=now + timedelta(seconds=seconds))
+        claimed = held.change(claimed_until=now + timedelta(seconds=seconds), sending=sending)
         try:
             self.commit(claimed)
         except ConflictError:
             return None
         return replace(claimed, version=held.version + 1)
 
-    def postpone(self, held: Held[Stored]) -> bool:
-        """Note that a stuck message is driven again; False if it moved on by itself."""
+    def postpone(self, held: Held[Stored] | Held[Errand]) -> bool:
+        """Note that a stuck one is driven again; False if it moved on by itself."""
         wait = STUCK_AFTER * 2 ** min(held.noun.drives, 7)
         later = {"drives": held.noun.drives + 1, "due_at": self._clock() + wait}
         try:
@@ -237,7 +322,7 @@ class Store:
         return [_held(Stored, item).noun.message for item in found if item]
 
     def stuck(self, now: datetime) -> list[str]:
-        """Ids of messages that should be finished by now."""
+        """Ids of messages and errands that should be finished by now."""
         keys = (k for n in range(_BUCKETS) for k in self._table.due(f"message#{n}", _text(now)))
         return [sk for _, sk in keys]
 
@@ -266,6 +351,72 @@ class Store:
             group=message.conversation_id or message.id,
             deduplication_id=f"{message.id}note{attempt}",
         )
+
+    # Errands
+
+    def add_errand(self, item: Receipt | Notice) -> bool:
+        """Record it once, with one request to the table; False if it is there already."""
+        try:
+            self.commit(Held(Errand(item=item)))
+        except ConflictError:
+            return False
+        return True
+
+    def errand(self, errand_id: str) -> Held[Errand] | None:
+        return self._get(Errand, *_errand_key(errand_id))
+
+    def item(self, stored_id: str) -> Held[Stored] | Held[Errand] | None:
+        """A message or an errand by its id."""
+        return self.errand(stored_id) if is_errand(stored_id) else self.message(stored_id)
+
+    def enqueue_errand(self, errand: Errand, *, attempt: str = "") -> None:
+        """Queue it: a notice with what comes in, a receipt with what goes out."""
+        errand_id = errand.item.id
+        notice = isinstance(errand.item, Notice)
+        direction = Direction.INBOUND if notice else Direction.OUTBOUND
+        self._queues[direction].send(
+            json.dumps({"message_id": errand_id}),
+            group=errand_id[:MESSAGE_ID_HALF],
+            deduplication_id=f"{errand_id}{attempt}",
+        )
+
+    def finish_errand(self, held: Held[Errand]) -> None:
+        """It is done; somebody who did it at the same time is welcome."""
+        with suppress(ConflictError):
+            self.commit(held.change(done=True))
+
+    def cursor(self, inbox: str, source: str) -> Held[Cursor]:
+        """How far a source has been read: '' of one that never was."""
+        found = self._get(Cursor, f"CURSOR#{digest(inbox, source)}", "CURSOR")
+        return found or Held(Cursor(inbox=inbox, source=source))
+
+    def sent_as(self, inbox: str, external_id: str) -> str | None:
+        """Our id of what a provider calls so."""
+        found = self._get(Sent, f"SENT#{digest(inbox, external_id)}", "MESSAGE")
+        return found.noun.message_id if found else None
+
+    def collected(self, inbox: str, address: Address, of: str) -> Held[Collected]:
+        """The pieces so far; version 0 if there are none."""
+        found = self._get(Collected, f"PARTS#{digest(inbox, address, of)}", "PARTS")
+        empty = Collected(inbox=inbox, address=address, of=of, began_at=self._clock())
+        return found or Held(empty)
+
+    def incomplete(self, now: datetime) -> list[Held[Collected]]:
+        """Messages whose missing pieces should have come by now."""
+        keys = [k for n in range(_BUCKETS) for k in self._table.due(f"parts#{n}", _text(now))]
+        found = [self._get(Collected, pk, sk) for pk, sk in keys]
+        return [held for held in found if held and not held.noun.done]
+
+    # Ledgers
+
+    def sending(self, inbox: str, address: Address) -> Held[SendLedger]:
+        """The windows of an address at an inbox; version 0 if none was ever opened."""
+        found = self._get(SendLedger, f"SENDING#{digest(inbox, address)}", "LEDGER")
+        return found or Held(SendLedger(inbox=inbox, address=address))
+
+    def opt_out(self, address: Address) -> Held[OptOut] | None:
+        """What the customer last said about being written to there."""
+        return self._get(OptOut, f"OPTOUT#{address}", "CHOICE")
 
     # Contacts and conversations
 
@@ -302,6 +453,8 @@ class Store:
     def conversation_of_reference(self, inbox: str, external_ids: Iterable[str]) -> str | None:
         """The conversation of the first id that we know; looks at the nearest five."""
         for external_id in list(external_ids)[:5]:
+            if external_id.startswith("conversation:"):  # proven by the connector itself
+                return external_id.partition(":")[2]
             pk = f"REF#{digest(inbox, external_id)}"
             if found := self._get(Reference, pk, "CONV"):
                 return found.noun.conversation_id
@@ -322,7 +475,7 @@ class Store:
         pk = _feed_pk(message)
         while True:
             last = 0
-            for item in self._table.query(pk, "0", "~", newest_first=True, limit=50):
+            for item in self._table.query(pk, "0", ":", newest_first=True, limit=50):
                 last = last or int(item.sk)
                 if Message.model_validate_json(item.body).id == message.id:
                     return int(item.sk)
@@ -333,11 +486,71 @@ class Store:
             return last + 1
 
     def feed_after(self, inbox: str, address: str, seq: int) -> list[FeedEntry]:
-        pk = f"FEED#{digest(inbox, address)}"
-        items = self._table.query(pk, f"{seq + 1:012d}", "~", limit=100)
-        return [
+        """What the customer may read after a sequence number."""
+        return self.feed(inbox, address, seq)[0]
+
+    def feed(self, inbox: str, address: str, seq: int) -> tuple[list[FeedEntry], Presence]:
+        """The same, with what the agents are doing: one query, since the latter sorts behind."""
+        items = self._table.query(_feed_key(inbox, address), f"{seq + 1:012d}", "~", limit=100)
+        presence = Presence()
+        if items and items[-1].sk == _AGENT:
+            presence = self._presence(items.pop())
+        entries = [
             FeedEntry(seq=int(i.sk), message=Message.model_validate_json(i.body)) for i in items
         ]
+        return entries, presence
+
+    def _presence(self, item: Item) -> Presence:
+        held = json.loads(item.body)
+        left = held.get("typing_until", 0.0) - self._clock().timestamp()
+        read_at = held.get("read_at")
+        return Presence(
+            typing_seconds=max(0.0, left),
+            read_at=datetime.fromtimestamp(read_at, UTC) if read_at else None,
+            mark=str(item.version),
+        )
+
+    def sign(self, inbox: str, address: str, kind: str) -> bool:
+        """Note that an agent is typing or has read; False if that was noted a moment ago.
+
+        Kept for a day at most, and never part of the feed.
+        """
+        pk, now = _feed_key(inbox, address), self._clock().timestamp()
+        item = self._table.get(pk, _AGENT)
+        held = json.loads(item.body) if item else {}
+        field, until = (
+            ("typing_until", now + TYPING_SECONDS) if kind == "typing" else ("read_at", now)
+        )
+        if until - held.get(field, 0.0) < SIGNAL_SECONDS:
+            return False
+        item = item or Item(pk=pk, sk=_AGENT, body="")
+        body = json.dumps(held | {field: until})
+        try:
+            self._table.write(Write(item=replace(item, body=body, expires_at=int(now) + _DAY)))
+        except ConflictError:
+            return False  # another agent does the same
+        return True
+
+    def linked(self, message: Message) -> Message:
+        """The message with signed links to its files, for the customer who may read it."""
+        linked = tuple(
+            a.model_copy(update={"url": self._bucket.link(key, a.name, FEED_LINK_SECONDS)})
+            if (key := a.key or a.source)
+            else a
+            for a in message.attachments
+        )
+        return message.model_copy(update={"attachments": linked})
+
+    def upload_form(self, upload: Upload) -> UploadForm:
+        """How a browser puts a file into the bucket; makes no call."""
+        return self._bucket.form(upload)
+
+    def uploaded(self, key: str) -> bytes:
+        """The bytes that a browser put there. RejectedError if it never did."""
+        try:
+            return self._bucket.get(key)
+        except NotFoundError:
+            raise RejectedError("the file was never uploaded") from None
 
     # Quarantine
 
@@ -380,12 +593,21 @@ class Store:
             self.keep(message, n, a) if a.content is not None and not a.key else a
             for n, a in enumerate(message.attachments)
         )
-        raw = message.raw
-        if raw and raw.content is not None and len(raw.content) > INLINE_RAW_BYTES:
-            key = f"raw/{message.id}"
-            self._bucket.put(key, raw.content, raw.media_type)
-            raw = raw.model_copy(update={"content": None, "key": key})
-        return message.model_copy(update={"attachments": attachments, "raw": raw})
+        return message.model_copy(
+            update={
+                "attachments": attachments,
+                "raw": self._long("raw", message, message.raw),
+                "html": self._long("html", message, message.html),
+            }
+        )
+
+    def _long(self, folder: str, message: Message, raw: Raw | None) -> Raw | None:
+        """Bytes beside a message: inline, or in the bucket where they are long."""
+        if raw is None or raw.content is None or len(raw.content) <= INLINE_RAW_BYTES:
+            return raw
+        key = f"{folder}/{message.id}"
+        self._bucket.put(key, raw.content, raw.media_type)
+        return raw.model_copy(update={"content": None, "key": key})
 
     def keep(self, message: Message, number: int, attachment: Attachment) -> Attachment:
         """Put an attachment's bytes in the bucket; return it with its key, size and digest."""
@@ -451,9 +673,18 @@ def _message_key(message_id: str) -> tuple[str, str]:
     return f"MSG#{message_id[:MESSAGE_ID_HALF]}", message_id
 
 
-def new_message(event: str, image: Mapping[str, Any]) -> str | None:
-    """The id of the message that a record of the table's stream says is new; None for others."""
-    if event != "INSERT" or image.get("kind", {}).get("S") != "message":
+def _errand_key(errand_id: str) -> tuple[str, str]:
+    return f"ERRAND#{errand_id[:MESSAGE_ID_HALF]}", errand_id
+
+
+def is_errand(stored_id: str) -> bool:
+    """Whether an id is that of a receipt or a notice, and not of a message."""
+    return stored_id.startswith("e")
+
+
+def new_item(event: str, image: Mapping[str, Any]) -> str | None:
+    """The id of the message or errand that a record of the stream says is new; None for others."""
+    if event != "INSERT" or image.get("kind", {}).get("S") not in ("message", "errand"):
         return None
     return str(image["sk"]["S"])
 
@@ -472,6 +703,21 @@ def _message_index(stored: Stored) -> dict[str, str]:
             "due_at": _text(stored.due_at or message.received_at + STUCK_AFTER),
         }
     return index
+
+
+def _errand_index(errand: Errand) -> dict[str, str]:
+    if errand.done:
+        return {"kind": "errand"}
+    due_at = errand.due_at or errand.item.received_at + STUCK_AFTER
+    due = f"message#{_bucket(errand.item.id)}"
+    return {"kind": "errand", "due": due, "due_at": _text(due_at)}
+
+
+def _pieces_index(collected: Collected) -> dict[str, str]:
+    if collected.done:
+        return {}
+    due = f"parts#{_bucket(collected.of)}"
+    return {"due": due, "due_at": _text(collected.began_at + PIECES_WAIT)}
 
 
 def _conversation_index(conversation: Conversation) -> dict[str, str]:
@@ -494,6 +740,16 @@ _PLACES: dict[type[Noun], Callable[[Any], tuple[str, str, dict[str, str]]]] = {
     Home: lambda h: (f"CONV#{h.conversation_id}", "HOME", {}),
     TicketHome: lambda t: (f"TICKET#{t.ticket.helpdesk}#{t.ticket.id}", "CONV", {}),
     Reference: lambda r: (f"REF#{digest(r.inbox, r.external_id)}", "CONV", {}),
+    Sent: lambda s: (f"SENT#{digest(s.inbox, s.external_id)}", "MESSAGE", {}),
+    Errand: lambda e: (*_errand_key(e.item.id), _errand_index(e)),
+    Cursor: lambda c: (f"CURSOR#{digest(c.inbox, c.source)}", "CURSOR", {}),
+    Collected: lambda c: (
+        f"PARTS#{digest(c.inbox, c.address, c.of)}",
+        "PARTS",
+        _pieces_index(c),
+    ),
+    SendLedger: lambda w: (f"SENDING#{digest(w.inbox, w.address)}", "LEDGER", {}),
+    OptOut: lambda o: (f"OPTOUT#{o.address}", "CHOICE", {}),
     Quarantined: lambda q: (
         f"QUARANTINE#{q.id}",
         "RAW",
@@ -507,7 +763,11 @@ def _bucket(identity: str) -> int:
 
 
 def _feed_pk(message: Message) -> str:
-    return f"FEED#{digest(message.inbox, message.address)}"
+    return _feed_key(message.inbox, message.address)
+
+
+def _feed_key(inbox: str, address: str) -> str:
+    return f"FEED#{digest(inbox, address)}"
 
 
 class StoredTokens:

@@ -22,7 +22,6 @@ from chalicelib.errors import AskOnceError, ConfigurationError
 from chalicelib.settings import default_path
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-CHANNELS = ("wechat", "email", "sms", "webchat")
 
 
 def plain_errors(function: Function) -> Function:
@@ -147,7 +146,7 @@ def _pipeline(folder: Path) -> Any:
 
 
 @main.command()
-@click.argument("channel", type=click.Choice(CHANNELS))
+@click.argument("channel", metavar="CHANNEL|INBOX")
 @click.argument("text")
 @click.option("--from", "person", default="li", show_default=True, help="li, mei or mallory.")
 @click.option("--subject", default="", help="Email only; beginning with Re: it answers.")
@@ -157,7 +156,10 @@ def _pipeline(folder: Path) -> Any:
 def send(
     channel: str, text: str, person: str, subject: str, attach: Path | None, folder: Path
 ) -> None:
-    """Write as a customer: a webhook as the channel's provider would send it."""
+    """Write as a customer: a webhook as the provider would send it.
+
+    CHANNEL is wechat, email, sms or webchat, and takes its first inbox; or name an inbox.
+    """
     from infra.local.client import Client
 
     client = Client(_attach(folder))

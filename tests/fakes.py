@@ -2,23 +2,31 @@
 
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import SecretStr
 
-from chalicelib.errors import ConflictError, PayloadError, SignatureError
+from chalicelib.errors import ConflictError, NotFoundError, PayloadError, SignatureError
 from chalicelib.pipeline import Pipeline
 from chalicelib.ports import (
+    Allowance,
     Capabilities,
     Connector,
     FeedEntry,
+    Fetched,
+    FetchingConnector,
     Helpdesk,
     HostedConnector,
     Item,
     PluginSettings,
+    Presence,
+    SendWindow,
+    Signal,
+    Upload,
+    UploadForm,
     WebhookRequest,
     WebhookResponse,
     Write,
@@ -26,14 +34,20 @@ from chalicelib.ports import (
 from chalicelib.schema import (
     Attachment,
     Channel,
+    Consent,
     Conversation,
     Direction,
+    Event,
     Evidence,
     Kind,
     Level,
     Message,
+    Notice,
+    Part,
+    Receipt,
     Reply,
     TicketChange,
+    errand_id,
     message_id,
 )
 from chalicelib.settings import Deployment, Document
@@ -179,7 +193,12 @@ class MemoryBucket:
         self.objects[key] = content
 
     def get(self, key: str) -> bytes:
+        if key not in self.objects:
+            raise NotFoundError("the bucket does not have it")
         return self.objects[key]
+
+    def form(self, upload: Upload) -> UploadForm:
+        return UploadForm(url="https://bucket.example", fields={"key": upload.key})
 
     def link(self, key: str, name: str, seconds: int) -> str:
         return f"https://bucket.example/{key}?for={seconds}"
@@ -220,12 +239,22 @@ class FakeChannel(Connector):
         if request.header("signature") != "right":
             raise SignatureError("wrong")
 
-    def parse(self, request: WebhookRequest) -> list[Message]:
+    def parse(self, request: WebhookRequest) -> Sequence[Message | Receipt | Notice]:
         try:
             lines = json.loads(request.body)
         except ValueError as error:
             raise PayloadError("no JSON") from error
-        return [self._message(line, request) for line in lines]
+        return [self._item(line, request) for line in lines]
+
+    def _item(self, line: Mapping[str, Any], request: WebhookRequest) -> Message | Receipt | Notice:
+        own = {"inbox": self.context.name, "received_at": request.received_at}
+        if "state" in line:
+            name = errand_id(self.context.name, line["external_id"], line["state"])
+            return Receipt(id=name, **own, **line)
+        if "source" in line:
+            name = errand_id(self.context.name, line["source"], line.get("token", ""))
+            return Notice(id=name, **own, **line)
+        return self._message(line, request)
 
     def _message(self, line: Mapping[str, Any], request: WebhookRequest) -> Message:
         address = f"{self.prefix}:{line['from']}"
@@ -249,6 +278,9 @@ class FakeChannel(Connector):
             references=tuple(line.get("references", ())),
             attachments=tuple(Attachment(**a) for a in line.get("attachments", ())),
             automatic=line.get("automatic", False),
+            event=Event(**line["event"]) if "event" in line else None,
+            consent=Consent(**line["consent"]) if "consent" in line else None,
+            part=Part(**line["part"]) if "part" in line else None,
             sent_at=request.received_at,
             received_at=request.received_at,
         )
@@ -257,6 +289,12 @@ class FakeChannel(Connector):
         self, messages: Sequence[Message], answer: Message | None = None
     ) -> WebhookResponse:
         return WebhookResponse(body=answer.text if answer else "ok")
+
+    def pieces(self, message: Message) -> Sequence[Message]:
+        """One a line, where the channel has receipts: those of others are sent whole."""
+        if not self.capabilities.receipts:
+            return (message,)
+        return [message.model_copy(update={"text": line}) for line in message.text.split("\n")]
 
     def send(self, message: Message) -> str:
         failure = self.failures.pop(0) if self.failures else None
@@ -278,7 +316,9 @@ class FakeEmail(FakeChannel):
     name = "fake_email"
     channel = Channel.EMAIL
     prefix = "email"
-    capabilities = replace(FakeChannel.capabilities, threads=True, resends_safely=True)
+    capabilities = replace(
+        FakeChannel.capabilities, threads=True, resends_safely=True, kinds_out=frozenset(Kind)
+    )
 
 
 class FakeWeChat(FakeChannel):
@@ -288,6 +328,47 @@ class FakeWeChat(FakeChannel):
     channel = Channel.WECHAT
     prefix = "wechat"
     capabilities = replace(FakeChannel.capabilities, answers_within_seconds=4.8)
+
+
+class FakeOfficial(FakeChannel):
+    """A channel with windows, that tells what became of what we sent."""
+
+    name = "fake_official"
+    channel = Channel.WECHAT
+    prefix = "wechat"
+    capabilities = replace(
+        FakeChannel.capabilities,
+        windows={
+            "message": SendWindow(seconds=48 * 3600, count=2),
+            "click": SendWindow(seconds=60, count=1),
+        },
+        receipts=True,
+    )
+
+
+class FakeFetching(FakeChannel, FetchingConnector):
+    """A channel whose webhook only says that there is something."""
+
+    name = "fake_fetching"
+    channel = Channel.WECHAT
+    prefix = "kf"
+
+    def __init__(self, settings: PluginSettings, context: Any) -> None:
+        super().__init__(settings, context)
+        #: (source, cursor) -> lines of that page and the cursor after it; '' when it is the last.
+        self.held: dict[tuple[str, str], tuple[list[Any], str]] = {}
+        self.asked: list[tuple[str, str, str]] = []
+
+    def fetch_messages(self, notice: Notice, cursor: str, received_at: datetime) -> Fetched:
+        self.asked.append((notice.source, cursor, notice.token))
+        if self.failures and (failure := self.failures.pop(0)):
+            raise failure
+        lines, after = self.held.get((notice.source, cursor), ([], cursor))
+        request = WebhookRequest(method="POST", received_at=received_at)
+        found = [
+            item for line in lines if not isinstance(item := self._item(line, request), Notice)
+        ]
+        return Fetched(found=found, cursor=after, more=(notice.source, after) in self.held)
 
 
 class FakeChat(FakeChannel, HostedConnector):
@@ -306,8 +387,25 @@ class FakeChat(FakeChannel, HostedConnector):
     def reader(self, request: WebhookRequest) -> str:
         return request.header("reader")
 
-    def transcript(self, entries: Sequence[FeedEntry], after: int) -> WebhookResponse:
-        return WebhookResponse(body="\n".join(f"{e.seq} {e.message.text}" for e in entries))
+    def transcript(
+        self, entries: Sequence[FeedEntry], after: int, presence: Presence
+    ) -> WebhookResponse:
+        lines = [f"{e.seq} {e.message.text}" for e in entries]
+        lines += ["typing"] if presence.typing_seconds else []
+        return WebhookResponse(body="\n".join(lines), headers={"mark": presence.mark})
+
+    def allowances(self, call: str, request: WebhookRequest) -> Iterable[Allowance]:
+        return [Allowance(party=request.source_ip, per_minute=60)] if request.source_ip else []
+
+    def upload(self, request: WebhookRequest) -> Upload:
+        key = f"uploads/{self.reader(request)}"
+        return Upload(key=key, media_type="image/png", max_bytes=9, seconds=60)
+
+    def offer(self, upload: Upload, form: UploadForm) -> WebhookResponse:
+        return WebhookResponse(body=form.url)
+
+    def signal(self, request: WebhookRequest) -> Mapping[str, str | int]:
+        return {"kind": "read", "seq": 3}
 
 
 @dataclass
@@ -375,11 +473,13 @@ class FakeDesk(Helpdesk):
         if request.header("signature") != "right":
             raise SignatureError("wrong")
 
-    def parse(self, request: WebhookRequest) -> list[Reply | TicketChange]:
+    def parse(self, request: WebhookRequest) -> Sequence[Reply | TicketChange | Signal]:
         try:
             event = json.loads(request.body)
         except ValueError as error:
             raise PayloadError("no JSON") from error
+        if "kind" in event:
+            return [Signal(**event)]
         if "state" in event:
             return [TicketChange(**event, at=request.received_at)]
         return [Reply(**event, sent_at=request.received_at)]
@@ -422,6 +522,10 @@ class World:
         self._numbers += 1
         line = {"from": sender, "text": text, "id": f"id-{self._numbers}", **more}
         return self.pipeline.accept(inbox, self.request([line]))
+
+    def post(self, inbox: str, *lines: Mapping[str, Any]) -> WebhookResponse:
+        """Whatever else a provider's webhook says, accepted and not yet brought any further."""
+        return self.pipeline.accept(inbox, self.request(list(lines)))
 
     def reply(self, ticket: str, text: str, external_id: str = "") -> WebhookResponse:
         """An agent's answer, accepted and not yet brought any further."""
@@ -473,7 +577,7 @@ class World:
         while self._relayed < len(self.table.stream) or self._queued():
             for item in self.table.stream[self._relayed :]:
                 self._relayed += 1
-                if item.index.get("kind") == "message":
+                if item.index.get("kind") in ("message", "errand"):
                     self.pipeline.relay(item.sk)
             for message in self.forward_queue.take():
                 self.pipeline.forward(message)
@@ -490,7 +594,7 @@ class World:
 
 CONNECTORS: dict[str, Callable[[], type[Connector]]] = {
     kind.name: (lambda kind=kind: kind)  # type: ignore[misc]  # a default argument binds the loop's class
-    for kind in (FakeChannel, FakeEmail, FakeWeChat, FakeChat)
+    for kind in (FakeChannel, FakeEmail, FakeWeChat, FakeOfficial, FakeFetching, FakeChat)
 }
 HELPDESKS: dict[str, Callable[[], type[Helpdesk]]] = {"fake_desk": lambda: FakeDesk}
 
@@ -506,6 +610,8 @@ def document(**policy: Any) -> Document:
                 "email": {"connector": "fake_email"},
                 "wechat": {"connector": "fake_wechat"},
                 "chat": {"connector": "fake_chat"},
+                "official": {"connector": "fake_official"},
+                "fetching": {"connector": "fake_fetching"},
             },
             "helpdesks": {"desk": {"connector": "fake_desk"}},
             "policy": policy,

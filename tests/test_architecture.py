@@ -32,18 +32,25 @@ MAY_IMPORT: dict[str, set[str]] = {
         "ports",
         "errors",
     },
-    "store": {"schema", "errors", "ports"},
+    "ledgers": {"schema", "ports", "pydantic"},
+    "store": {"schema", "errors", "ledgers", "ports", "pydantic"},
     "contacts": {"schema", "errors", "identity", "store"},
-    "settings": {"errors", "policy", "ports", "aws", "pydantic"},
-    "resolve": {"contacts", "conversations", "errors", "identity", "policy", "repeats"}
+    "settings": {"errors", "policy", "ports", "aws", "schema", "pydantic"},
+    "resolve": {"contacts", "conversations", "errors", "identity", "ledgers", "policy", "repeats"}
     | {"schema", "settings", "store"},
-    "pipeline": {"conversations", "errors", "notes", "ports", "resolve", "schema"}
-    | {"settings", "store"},
+    "worker": {"conversations", "errors", "ports", "schema", "settings", "store"},
+    "parts": {"errors", "schema", "store"},
+    "errands": {"errors", "ports", "schema", "settings", "store"},
+    "delivery": {"conversations", "errors", "ledgers", "notes", "ports", "schema", "store"}
+    | {"worker"},
+    "limits": {"errors", "ports"},
+    "pipeline": {"conversations", "delivery", "errands", "errors", "limits", "notes", "parts"}
+    | {"ports", "resolve", "schema", "settings", "store", "worker"},
     "consumer": {"errors", "log"},
 }
 CORE_FOR_CONNECTORS = {"chalicelib.schema", "chalicelib.errors", "chalicelib.ports"}
 SHARED_BY_CONNECTORS = {"connectors"} | {
-    f"connectors.{name}" for name in ("http", "mime", "signing", "wechat_wire")
+    f"connectors.{name}" for name in ("http", "mime", "signing", "webchat_tokens", "wechat_wire")
 }
 SDKS = {"pydantic", "wechatpy", "requests", "jwt", "nh3", "cryptography", "charset_normalizer"}
 SDKS |= {"tenacity"}

@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 
+from infra.local.uploads import refusal
+
 RESOURCES = Path(__file__).resolve().parent.parent / "resources.yaml"
 ENVIRONMENT = {
     "AWS_DEFAULT_REGION": "us-east-1",
@@ -125,7 +127,8 @@ class _OneAtATime:
         if target.startswith("DynamoDB"):
             with self._lock:
                 return self._handle(environ, start_response, target)
-        if environ["REQUEST_METHOD"] in ("PUT", "DELETE") and not target:
+        form = environ.get("CONTENT_TYPE", "").startswith("multipart/form-data")
+        if not target and (form or environ["REQUEST_METHOD"] in ("PUT", "DELETE")):
             with self._lock:
                 return self._handle(environ, start_response, "s3")
         return self._app(environ, start_response)
@@ -139,6 +142,10 @@ class _OneAtATime:
         body = environ["wsgi.input"].read(length) if length else b""
         environ["wsgi.input"] = io.BytesIO(body)
         environ["wsgi.input_terminated"] = True
+        form = environ["REQUEST_METHOD"] == "POST" and target == "s3"
+        if form and (why := refusal(environ, body, ENVIRONMENT["AWS_SECRET_ACCESS_KEY"])):
+            start_response("403 Forbidden", [("Access-Control-Allow-Origin", "*")])
+            return [f"<Error><Code>{why}</Code></Error>".encode()]
         status = ""
 
         def started(given: str, *rest: Any) -> Any:

@@ -26,8 +26,11 @@ class Client:
         subject: str = "",
         file: dict[str, str] | None = None,
     ) -> dict[str, Any]:
-        """Write as a customer; returns the provider's view: status and answer."""
-        asked = {"person": person, "channel": channel, "text": text, "subject": subject}
+        """Write as a customer; returns the provider's view: status and answer.
+
+        `channel` may be the name of an inbox: of a channel the first one is taken.
+        """
+        asked = {"person": person, "inbox": channel, "text": text, "subject": subject}
         return self._post("/local/say", {**asked, "file": file})
 
     def agent(self, ticket: str, act: str, text: str = "") -> None:

@@ -8,6 +8,7 @@ import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,13 @@ from flask import Flask, Response, abort, jsonify, request, send_from_directory
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from chalicelib.pipeline import Pipeline
-from chalicelib.policy import language_of
-from connectors.signing import values
 from infra.local import providers, simulators
 from infra.local.desk import Desk
 from infra.local.events import Events
 from infra.local.front import QuietHandler, serve
 from infra.local.people import PEOPLE, Person
 from infra.local.records import Records
+from infra.local.ways import Line, Scene, ways
 
 File_ = simulators.File | None
 
@@ -90,16 +90,11 @@ class Site:
         return app
 
     def _register_providers(self, app: Flask) -> None:
-        def wechat() -> tuple[str, str]:
-            settings = self._inbox("wechat")[1]
-            return settings.app_id, settings.app_secret.get_secret_value()
+        for connector, make in providers.fakes().items():
+            app.register_blueprint(make(self._records, partial(self._settings, connector)))
 
-        def twilio() -> tuple[str, str]:
-            settings = self._inbox("sms_twilio")[1]
-            return settings.account_sid, values(settings.auth_token)[0]
-
-        app.register_blueprint(providers.wechat(self._records, wechat))
-        app.register_blueprint(providers.twilio(self._records, twilio))
+    def _settings(self, connector: str) -> Any:
+        return self._inbox(connector)[1]
 
     def _names(self) -> dict[str, str]:
         """{connector: name of its first inbox}"""
@@ -141,10 +136,19 @@ class Site:
                  "phone": p.phone, "known": bool(p.customer), "dmarc": p.dmarc}
                 for p in PEOPLE.values()
             ],
-            inboxes=self._names(),
+            inboxes=self._inboxes(),
             tickets=self._records.tickets(),
             lines=self._records.lines(),
         )  # fmt: skip
+
+    def _inboxes(self) -> list[dict[str, str]]:
+        """Name, connector and channel of each, as configured."""
+        deployment = self._pipeline().deployment
+        return [
+            {"name": name, "connector": kind.name, "channel": kind.channel.value}
+            for name in deployment.document.inboxes
+            if (kind := deployment.kind(name))
+        ]
 
     def _waiting(self) -> Response:
         """How many messages are on their way."""
@@ -188,97 +192,42 @@ class Site:
     # As a customer
 
     def _say(self) -> tuple[Response, int]:
-        """{person, channel, text, subject?, file?: {name, media_type, content}}"""
+        """{person, channel or inbox, text, subject?, file?: {name, media_type, content}}"""
         asked = request.get_json()
-        person, channel = PEOPLE.get(asked.get("person")), asked.get("channel")
-        ways = {
-            "wechat": self._wechat,
-            "email": self._email,
-            "sms": self._sms,
-            "webchat": self._chat,
-        }
-        if person is None or channel not in ways:
-            return jsonify(error="no such person or channel"), 404
-        file = _file(asked.get("file"))
-        text = str(asked.get("text", ""))
-        answer = ways[channel](person, text, str(asked.get("subject", "")), file)
+        person = PEOPLE.get(asked.get("person"))
+        inbox = self._inbox_for(str(asked.get("inbox") or asked.get("channel")))
+        if person is None or inbox is None:
+            return jsonify(error="no such person, channel or inbox"), 404
+        line = Line(
+            str(asked.get("text", "")), str(asked.get("subject", "")), _file(asked.get("file"))
+        )
+        answer = self._write(inbox, person, line)
         return jsonify(status=answer.status_code, answer=answer.text[:2000]), 200
 
-    def _record(self, channel: str, address: str, text: str, file: File_, **more: str) -> None:
-        files = [{"name": file.name, "media_type": file.media_type}] if file else []
-        self._records.add_line(channel, address, "out", {"text": text, "files": files, **more})
+    def _inbox_for(self, wanted: str) -> str | None:
+        """An inbox by its name, or the first one of a channel."""
+        deployment = self._pipeline().deployment
+        names = list(deployment.document.inboxes)
+        of_channel = (n for n in names if (k := deployment.kind(n)) and k.channel == wanted)
+        return wanted if wanted in names else next(of_channel, None)
 
-    def _wechat(self, person: Person, text: str, _subject: str, file: File_) -> Any:
-        inbox, settings = self._inbox("wechat")
-        key = settings.encoding_aes_key
-        held = {
-            "app_id": settings.app_id,
-            "token": settings.token.get_secret_value(),
-            "aes_key": key.get_secret_value() if key else "",
-        }
-        fields = simulators.wechat_text(text)
-        if file:
-            media_id = self._kept(file)
-            audio = file.media_type.startswith("audio/")
-            fields = (
-                simulators.wechat_voice(media_id, text)
-                if audio
-                else simulators.wechat_image(media_id)
-            )
-        self._record("wechat", person.openid, text, file)
-        sent = simulators.wechat(held, person.openid, fields, inbox=inbox, mode=settings.mode)
-        answer = simulators.post(sent, self._api)
-        if answer.ok and (said := simulators.wechat_passive_text(held, answer.text)):
-            self._records.add_line("wechat", person.openid, "in", {"text": said, "passive": True})
-        return answer
-
-    def _email(self, person: Person, text: str, subject: str, file: File_) -> Any:
-        inbox, settings = self._inbox("email_mime")
-        latest = [
-            line
-            for line in self._records.lines()
-            if (line["channel"], line["address"], line["direction"])
-            == ("email", person.email, "in")
-        ]
-        answers = subject.lower().startswith("re:") and latest
-        chinese = language_of([text]) == "zh"
-        subject = subject or ("咨询" if chinese else "A question")
-        self._record("email", person.email, text, file, subject=subject, sender=person.key)
-        sent = simulators.email(
-            values(settings.signing_secret)[0],
-            sender=person.email,
-            name=person.name,
-            to=settings.address,
-            text=text,
-            subject=subject,
-            dmarc=person.dmarc,
-            in_reply_to=latest[-1]["message_id"] if answers else "",
-            file=file,
+    def _write(self, inbox: str, person: Person, line: Line) -> Any:
+        deployment = self._pipeline().deployment
+        connector = str(deployment.document.inboxes[inbox]["connector"])
+        if connector == "webchat":
+            return self._chat(inbox, person, line)
+        scene = Scene(
             inbox=inbox,
+            settings=deployment.inbox(inbox).settings,
+            api=self._api,
+            origin=self.origin,
+            records=self._records,
+            kept=self._kept,
         )
-        return simulators.post(sent, self._api)
+        return ways()[connector](scene, person, line)
 
-    def _sms(self, person: Person, text: str, _subject: str, file: File_) -> Any:
-        inbox, settings = self._inbox("sms_twilio")
-        sid = settings.account_sid
-        held = {
-            "account_sid": sid,
-            "token": values(settings.auth_token)[0],
-            "number": settings.number,
-            "public_url": self._api,
-        }
-        media: tuple[tuple[str, str], ...] = ()
-        if file:
-            place = f"{self.origin}/providers/twilio/2010-04-01/Accounts/{sid}/Messages/MM0/Media"
-            media = ((f"{place}/{self._kept(file)}", file.media_type),)
-        self._record("sms", person.phone, text, file)
-        return simulators.post(
-            simulators.sms(held, person.phone, text, media=media, inbox=inbox), self._api
-        )
-
-    def _chat(self, person: Person, text: str, _subject: str, file: File_) -> Any:
+    def _chat(self, inbox: str, person: Person, line: Line) -> Any:
         """As the widget does, for those who write from a shell."""
-        inbox, _ = self._inbox("webchat")
         session = simulators.post(
             simulators.webchat_session(
                 self.origin,
@@ -293,9 +242,18 @@ class Site:
         token = session.json()["token"]
         if not person.customer:
             self._visitors[person.key] = token
-        return simulators.post(
-            simulators.webchat_message(token, self.origin, text, file=file, inbox=inbox), self._api
+        upload = ""
+        if line.file:
+            asked = simulators.webchat_upload(token, self.origin, line.file, inbox=inbox)
+            offer = simulators.post(asked, self._api)
+            if not offer.ok:
+                return offer
+            simulators.webchat_form(offer.json(), line.file).raise_for_status()
+            upload = offer.json()["upload"]
+        said = simulators.webchat_message(
+            token, self.origin, line.text, file=line.file, upload=upload, inbox=inbox
         )
+        return simulators.post(said, self._api)
 
     def _kept(self, file: simulators.File) -> str:
         """The provider's id of an uploaded file."""

@@ -8,7 +8,7 @@ const CHANNELS = [
   { key: "webchat", name: "Web chat", address: (p) => (p.known ? "logged in to the shop" : "anonymous") },
 ];
 const at = (selector) => document.querySelector(selector);
-let state = { people: [], tickets: [], lines: [], inboxes: {} };
+let state = { people: [], tickets: [], lines: [], inboxes: [] };
 let person = "li";
 let chosen = null;
 let shownFor = null;
@@ -88,7 +88,7 @@ function chat(p) {
   const element = document.createElement("askonce-chat");
   element.setAttribute("inline", "");
   element.setAttribute("api", api);
-  element.setAttribute("inbox", state.inboxes.webchat ?? "webchat");
+  element.setAttribute("inbox", inboxesOf("webchat")[0]?.name ?? "webchat");
   element.setAttribute("lang", p.key === "li" ? "zh" : "en");
   const holder = make("div", "holder");
   fetch(`/local/identity/${p.key}`).then((r) => r.json()).then(({ identity }) => {
@@ -96,6 +96,21 @@ function chat(p) {
     holder.append(element);
   });
   return holder;
+}
+
+const inboxesOf = (channel) => state.inboxes.filter((inbox) => inbox.channel === channel);
+
+/** Through which of a channel's inboxes the customer writes, where there are several. */
+function inboxPicker(channel) {
+  const picker = make("select", "inbox");
+  picker.setAttribute("aria-label", `Inbox for ${channel.name}`);
+  picker.append(...inboxesOf(channel.key).map((inbox) => {
+    const option = make("option", "", `${inbox.name} (${inbox.connector})`);
+    option.value = inbox.name;
+    return option;
+  }));
+  picker.hidden = picker.options.length < 2;
+  return picker;
 }
 
 function composer(channel) {
@@ -109,7 +124,8 @@ function composer(channel) {
   text.rows = 2;
   text.placeholder = `Write as ${state.people.find((p) => p.key === person).name}`;
   text.setAttribute("aria-label", `${channel.name} message`);
-  fields.append(...(channel.key === "email" ? [subject] : []), text);
+  const inbox = inboxPicker(channel);
+  fields.append(inbox, ...(channel.key === "email" ? [subject] : []), text);
   const picker = make("input", "");
   picker.type = "file";
   picker.hidden = true;
@@ -124,8 +140,10 @@ function composer(channel) {
     event.preventDefault();
     const file = picker.files[0] ? await encoded(picker.files[0]) : null;
     if (!text.value.trim() && !file) return;
-    const said = { person, channel: channel.key, text: text.value, subject: subject.value, file };
+    const said = { person, inbox: inbox.value || channel.key, text: text.value, subject: subject.value, file };
+    const chosenInbox = inbox.value;
     form.reset();
+    inbox.value = chosenInbox;
     attach.textContent = "＋";
     await post("/local/say", said);
   };

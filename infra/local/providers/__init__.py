@@ -9,17 +9,43 @@ import base64
 import email
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from email import policy
 from email.message import EmailMessage
+from importlib import import_module
 from typing import Any
 
 from aiosmtpd.smtp import SMTP
 from flask import Blueprint, Response, jsonify, request
 
+from connectors.signing import values
 from infra.local.records import Records
 
 Credentials = Callable[[], tuple[str, str]]
+
+
+#: (records, how to get the settings of the connector's first inbox) -> the provider's pages.
+Fake = Callable[[Records, Callable[[], Any]], Blueprint]
+_MODULES = ("tencent", "mail", "sms")
+
+
+def fakes() -> Mapping[str, Fake]:
+    """connector -> its provider's API."""
+    found: dict[str, Fake] = {
+        "wechat": lambda records, settings: wechat(
+            records, lambda: (settings().app_id, settings().app_secret.get_secret_value())
+        ),
+        "sms_twilio": lambda records, settings: twilio(
+            records, lambda: (settings().account_sid, values(settings().auth_token)[0])
+        ),
+    }
+    for name in _MODULES:
+        try:
+            module = import_module(f"infra.local.providers.{name}")
+        except ModuleNotFoundError:
+            continue
+        found |= getattr(module, "PROVIDERS", {})
+    return found
 
 
 def wechat(records: Records, credentials: Credentials) -> Blueprint:

@@ -282,23 +282,47 @@ def webchat_session(
     return Sent("POST", f"/webchat/{inbox}/session", headers, {}, json.dumps(body).encode())
 
 
-def webchat_message(
+def webchat_upload(token: str, origin: str, file: File, *, inbox: str = "webchat") -> Sent:
+    """The widget asks where it may put a file."""
+    size = len(file.content)
+    body = {"name": file.name, "media_type": file.media_type, "size_bytes": size}
+    return _webchat(token, origin, f"/webchat/{inbox}/uploads", body)
+
+
+def webchat_form(offer: Mapping[str, Any], file: File) -> Any:
+    """The browser puts it there; returns the bucket's response."""
+    import requests
+
+    form = {"file": (file.name, file.content, file.media_type)}
+    return requests.post(offer["url"], data=offer["fields"], files=form, timeout=30)
+
+
+def webchat_message(  # a line has that many parts
     token: str,
     origin: str,
     text: str,
     *,
     client_id: str = "",
     file: File | None = None,
+    upload: str = "",
     inbox: str = "webchat",
 ) -> Sent:
-    """The widget posts a line."""
+    """The widget posts a line; `upload` is what the file was put under."""
     body: dict[str, Any] = {"client_id": client_id or uuid.uuid4().hex, "text": text}
     if file:
-        content = base64.b64encode(file.content).decode()
-        body["files"] = [{"name": file.name, "media_type": file.media_type, "content": content}]
+        body["files"] = [{"upload": upload, "name": file.name, "media_type": file.media_type}]
+    return _webchat(token, origin, f"/webchat/{inbox}/messages", body)
+
+
+def webchat_signal(token: str, origin: str, *, inbox: str = "webchat", **signal: Any) -> Sent:
+    """The widget tells that its visitor is typing, or has read."""
+    return _webchat(token, origin, f"/webchat/{inbox}/signals", signal)
+
+
+def _webchat(token: str, origin: str, path: str, body: Mapping[str, Any]) -> Sent:
     headers = {
         "Content-Type": "application/json",
         "Authorization": f"Bearer {token}",
         "Origin": origin,
     }
-    return Sent("POST", f"/webchat/{inbox}/messages", headers, {}, json.dumps(body).encode())
+    return Sent("POST", path, headers, {}, json.dumps(body).encode())

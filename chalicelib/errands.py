@@ -1,0 +1,105 @@
+"""What a webhook says that is no message: a receipt for what we sent, a notice to fetch something.
+
+Stored with one write like a message, brought to a queue by the stream, done by a worker. A source
+is one group of its queue: its cursor is read and moved by one worker at a time.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from chalicelib.errors import ConflictError, RejectedError, RetryableError
+from chalicelib.ports import FetchingConnector
+from chalicelib.schema import Delivery, Message, Notice, Receipt
+from chalicelib.settings import Deployment
+from chalicelib.store import Held, Step, Store, Stored
+
+#: A receipt may overtake the write that remembers what it is for, but not for long.
+PATIENCE = timedelta(minutes=15)
+#: Pages of one run; the queue brings the notice back for the rest.
+_PAGES = 50
+_ORDER = list(Delivery)
+
+
+@dataclass(frozen=True)
+class Errands:
+    """Receipts and notices, once they are stored."""
+
+    store: Store
+    deployment: Deployment
+    clock: Callable[[], datetime]
+    report: Callable[..., None]
+
+    def relay(self, errand_id: str, attempt: str = "") -> None:
+        """Bring a stored errand to its queue."""
+        held = self.store.errand(errand_id)
+        if held and not held.noun.done:
+            self.store.enqueue_errand(held.noun, attempt=attempt)
+
+    def run(self, errand_id: str, keep: Callable[[Message | Receipt], None]) -> None:
+        """Do it; what it fetches goes to `keep`. RetryableError."""
+        held = self.store.errand(errand_id)
+        if held is None or held.noun.done:
+            return
+        if isinstance(held.noun.item, Receipt):
+            self._note(held.noun.item)
+        else:
+            self._fetch(held.noun.item, keep)
+        self.store.finish_errand(held)
+
+    # Receipts
+
+    def _note(self, receipt: Receipt) -> None:
+        message_id = self.store.sent_as(receipt.inbox, receipt.external_id)
+        if message_id is None:
+            self._unknown(receipt)
+            return
+        while held := self.store.message(message_id):
+            changed = after(held.noun, receipt)
+            try:
+                if changed != held.noun:
+                    self.store.commit(Held(changed, held.version))
+            except ConflictError:
+                continue
+            self.report("receipt", message=message_id, state=receipt.state.value)
+            if changed.untold:
+                self.store.enqueue_note(changed)
+            return
+
+    def _unknown(self, receipt: Receipt) -> None:
+        if self.clock() - receipt.received_at < PATIENCE:
+            raise RetryableError(
+                "what this receipt is for is not known yet", retry_after_seconds=60
+            )
+        # Somebody else sends through the same account: no business of ours.
+        self.report("receipt.unknown", inbox=receipt.inbox, state=receipt.state.value)
+
+    # Notices
+
+    def _fetch(self, notice: Notice, keep: Callable[[Message | Receipt], None]) -> None:
+        connector = self.deployment.inbox(notice.inbox)
+        if not isinstance(connector, FetchingConnector):
+            raise RejectedError(f"inbox {notice.inbox} fetches nothing")
+        for _ in range(_PAGES):
+            cursor = self.store.cursor(notice.inbox, notice.source)
+            page = connector.fetch_messages(notice, cursor.noun.value, self.clock())
+            for found in page.found:
+                keep(found)
+            if page.cursor and page.cursor != cursor.noun.value:
+                self.store.commit(cursor.change(value=page.cursor))
+            self.report("fetched", inbox=notice.inbox, count=len(page.found))
+            if not page.more:
+                return
+        raise RetryableError("there is more to fetch", retry_after_seconds=0)
+
+
+def after(stored: Stored, receipt: Receipt) -> Stored:
+    """A message after a receipt: a state never falls back, and a failure is told to agents once."""
+    if stored.delivery and _ORDER.index(stored.delivery) >= _ORDER.index(receipt.state):
+        return stored
+    if receipt.state is not Delivery.FAILED:
+        return stored.model_copy(update={"delivery": receipt.state})
+    why = receipt.reason or "the provider could not deliver it"
+    return stored.model_copy(
+        update={"delivery": receipt.state, "step": Step.FAILED, "failure": why, "untold": why}
+    )

@@ -1,0 +1,85 @@
+"""What the steps that work on one message share: having it to itself, and whom it goes to."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from chalicelib import conversations
+from chalicelib.errors import ConflictError, RejectedError, RetryableError
+from chalicelib.ports import Connector
+from chalicelib.schema import Conversation, Message, Participant
+from chalicelib.settings import Deployment
+from chalicelib.store import Held, Step, Store, Stored
+
+
+class Claim:
+    """A message that one worker has to itself, as it is stored now."""
+
+    def __init__(self, store: Store, held: Held[Stored], report: Callable[..., None]) -> None:
+        self._store = store
+        self._held = held
+        self._report = report
+
+    @property
+    def noun(self) -> Stored:
+        return self._held.noun
+
+    def record(self, **changes: Any) -> None:
+        """Write how far it has come. ConflictError if the claim ran out and another has it now."""
+        changed = self._held.change(**changes)
+        self._store.commit(changed)
+        self._held = replace(changed, version=changed.version + 1)
+
+    def finish(self, step: Step, **changes: Any) -> None:
+        """Write how it ended, and let go of it."""
+        try:
+            self.record(step=step, claimed_until=None, sending=False, **changes)
+        except ConflictError:
+            self._report("claim.lost", message=self.noun.message.id)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Works on stored messages, over a store and the configured connectors and helpdesks."""
+
+    store: Store
+    deployment: Deployment
+    clock: Callable[[], datetime]
+    report: Callable[..., None]
+
+    def _claim(self, held: Held[Stored], lease_seconds: float, *, sending: bool = False) -> Claim:
+        claimed = self.store.claim(held, lease_seconds, sending=sending)
+        if claimed is None:
+            raise RetryableError("another worker has it", retry_after_seconds=lease_seconds)
+        self.report("claimed", message=held.noun.message.id)
+        return Claim(self.store, claimed, self.report)
+
+    def _conversation(self, message: Message) -> Conversation:
+        held = self.store.conversation(message.conversation_id or "")
+        if held is None:
+            raise RejectedError("its conversation is gone")
+        return held.noun
+
+    def _connector(self, inbox: str) -> Connector:
+        """An inbox to send through or fetch from; RejectedError if it is configured no more."""
+        if self.deployment.kind(inbox) is None:
+            raise RejectedError(f"the inbox {inbox} is not configured any more")
+        return self.deployment.inbox(inbox)
+
+    def _target(
+        self, conversation: Conversation, message: Message | None = None
+    ) -> Participant | None:
+        """The address used last, of those that still belong to the conversation's contact.
+
+        What AskOnce says answers one message, and goes where that came from, or nowhere.
+        """
+        for participant in conversation.participants:
+            if message and message.author == conversations.ASKONCE:
+                where = (participant.address, participant.inbox)
+                if where != (message.address, message.inbox):
+                    continue
+            link = self.store.link(participant.sender)
+            if link and link.noun.contact_id == conversation.contact_id:
+                return participant
+        return None
