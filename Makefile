@@ -1,13 +1,14 @@
 # make run    the whole system on this machine: open the page it names
 # make test   the tests
 # make demo   plays the story through real webhooks, prints it, stops
+# make bench  how much CPU it takes to read what arrives, against its caps and against others
 # make check  what a change must pass: tests, style, types, imports, packaging
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: setup run test demo check lint types package repeats-model lock clean
+.PHONY: setup run test demo bench check lint types package repeats-model lock clean
 
 setup: $(READY)
 
@@ -26,6 +27,9 @@ test: setup
 
 demo: setup
 	$(BIN)/askonce demo --own-world
+
+bench: setup
+	$(BIN)/python -m tests.bench
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -241,6 +241,16 @@ def schema() -> None:
     click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
 
 
+@main.command()
+@click.option("--markdown", is_flag=True, help="As the table in docs/connectors.md.")
+def connectors(markdown: bool) -> None:  # click's flag
+    """What every connector can do: kinds in and out, window, receipts, evidence."""
+    from infra import matrix
+
+    show = matrix.as_markdown if markdown else matrix.as_text
+    click.echo(show(matrix.rows()), nl=False)
+
+
 # Contacts
 
 

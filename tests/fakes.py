@@ -247,7 +247,7 @@ class FakeChannel(Connector):
         return [self._item(line, request) for line in lines]
 
     def _item(self, line: Mapping[str, Any], request: WebhookRequest) -> Message | Receipt | Notice:
-        own = {"inbox": self.context.name, "received_at": request.received_at}
+        own: dict[str, Any] = {"inbox": self.context.name, "received_at": request.received_at}
         if "state" in line:
             name = errand_id(self.context.name, line["external_id"], line["state"])
             return Receipt(id=name, **own, **line)

@@ -66,6 +66,11 @@ class Sample:
         return helpdesk(self.plugin, self.settings | dict(more or {}))
 
 
+def messages_in(connector: Connector, request: WebhookRequest) -> list[Message]:
+    """The messages of a request, without receipts and notices. PayloadError."""
+    return [item for item in connector.parse(request) if isinstance(item, Message)]
+
+
 def connector(
     name: str, settings: Mapping[str, Any], public_url: str, tokens: TokenCache | None = None
 ) -> Connector:

@@ -20,7 +20,7 @@ from chalicelib.ports import Connector, HostedConnector
 from chalicelib.schema import Message
 from connectors.registry import CONNECTORS
 from tests.loopback import AGAIN, NEVER, UNREADABLE, mailbox, request_errors
-from tests.recorded import Sample, answer_to, forged, mode, one_of_each, samples
+from tests.recorded import Sample, answer_to, forged, messages_in, mode, one_of_each, samples
 
 #: {connector over HTTP: an answer that means success}
 OVER_HTTP: dict[str, Any] = {"sms_twilio": {"sid": "SM1"}, "wechat": {"errcode": 0, "errmsg": "ok"}}
@@ -43,7 +43,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 def an_answer(name: str) -> tuple[Connector, Message]:
     sample = samples(of=name)[0]
     connector = sample.connector()
-    return connector, answer_to(connector.parse(sample.request)[0])
+    return connector, answer_to(messages_in(connector, sample.request)[0])
 
 
 def failure(name: str) -> DeliveryError:
@@ -118,7 +118,7 @@ def test_an_answer_goes_back_to_where_the_question_came_from(
 ) -> None:
     wire.post(ANY_URL, json=OVER_HTTP[sample.plugin])
     connector = sample.connector()
-    (message,) = connector.parse(sample.request)
+    (message,) = messages_in(connector, sample.request)
     connector.send(answer_to(message))
     body = wire.calls[0].request.body
     text = body.decode() if isinstance(body, bytes) else str(body)
@@ -129,7 +129,7 @@ def test_an_answer_goes_back_to_where_the_question_came_from(
 def test_an_answer_by_mail_goes_back_to_its_author(sample: Sample) -> None:
     with mailbox() as box:
         connector = sample.connector({"smtp_url": box.url})
-        (message,) = connector.parse(sample.request)
+        (message,) = messages_in(connector, sample.request)
         connector.send(answer_to(message))
     assert "email:" + box.argument("RCPT") == message.address
 
@@ -138,7 +138,7 @@ def test_an_answer_by_mail_goes_back_to_its_author(sample: Sample) -> None:
 def test_an_answer_in_web_chat_waits_for_the_visitor_who_asked(sample: Sample) -> None:
     connector = sample.connector()
     assert isinstance(connector, HostedConnector)
-    (message,) = connector.parse(sample.request)
+    (message,) = messages_in(connector, sample.request)
     assert connector.send(answer_to(message))
     assert connector.reader(sample.request) == message.address
 
@@ -187,7 +187,7 @@ def test_no_secret_shows_in_settings_or_errors(
     sample: Sample, wire: responses.RequestsMock
 ) -> None:
     connector = sample.connector()
-    (message,) = connector.parse(sample.request)
+    (message,) = messages_in(connector, sample.request)
     shown = [repr(connector.settings), str(connector.settings)]
     broken = requests.ConnectionError("https://api.example/?access_token=the-access-token")
     for trouble in ({"status": 400}, {"status": 500}, {"body": broken}):

@@ -28,7 +28,7 @@ from chalicelib.ports import HostedConnector, WebhookRequest
 from connectors.channels.webchat import WebChat
 from tests import nouns
 from tests.make_samples import EMAIL, NOW, ORIGIN, STANDARD_SECRET, TWILIO, WEBCHAT, WECHAT
-from tests.recorded import answer_to, connector, helpdesk, request_of
+from tests.recorded import answer_to, connector, helpdesk, messages_in, request_of
 
 URL = "https://hooks.example/webhooks/inbox"
 AT = datetime.fromtimestamp(NOW, UTC)
@@ -70,7 +70,7 @@ def test_a_plain_push_signed_by_wechatpy_is_accepted_and_a_forged_one_refused() 
     ours = connector("wechat", WECHAT | {"mode": "plain"}, URL)
     genuine = request(DOCUMENT, query=signed_by_wechatpy(WECHAT["token"]))
     ours.verify(genuine)
-    assert ours.parse(genuine)[0].text == "退货流程是什么 😀"
+    assert messages_in(ours, genuine)[0].text == "退货流程是什么 😀"
     assert refused(ours.verify, request(DOCUMENT, query=signed_by_wechatpy("another-token")))
 
 
@@ -94,7 +94,7 @@ def test_an_envelope_sealed_by_wechatpy_is_accepted_and_a_forged_one_refused() -
     ours = connector("wechat", WECHAT | {"mode": "safe"}, URL)
     genuine = sealed_by_wechatpy(CRYPTO)
     ours.verify(genuine)
-    assert ours.parse(genuine)[0].text == "退货流程是什么 😀"
+    assert messages_in(ours, genuine)[0].text == "退货流程是什么 😀"
     forger = WeChatCrypto("another-token", WECHAT["encoding_aes_key"], WECHAT["app_id"])
     assert refused(ours.verify, sealed_by_wechatpy(forger))
 
@@ -102,7 +102,7 @@ def test_an_envelope_sealed_by_wechatpy_is_accepted_and_a_forged_one_refused() -
 @pytest.mark.parametrize("text", ["明天发货。", "  kept  ", "]]> <b>&amp; \n second line"])
 def test_wechatpy_opens_our_passive_reply(text: str) -> None:
     ours = connector("wechat", WECHAT | {"mode": "safe"}, URL)
-    (message,) = ours.parse(sealed_by_wechatpy(CRYPTO))
+    (message,) = messages_in(ours, sealed_by_wechatpy(CRYPTO))
     body = ours.acknowledge([message], answer_to(message, text)).body
     parts = parse_envelope(body)
     opened = CRYPTO.decrypt_message(body, parts["MsgSignature"], parts["TimeStamp"], parts["Nonce"])
@@ -140,7 +140,7 @@ def test_an_sms_signed_by_twilio_is_accepted_and_a_forged_one_refused(
     ours = connector("sms_twilio", TWILIO, URL)
     genuine = sms(TWILIO["auth_token"], url, query)
     ours.verify(genuine)
-    assert ours.parse(genuine)[0].text == FORM["Body"]
+    assert messages_in(ours, genuine)[0].text == FORM["Body"]
     assert refused(ours.verify, sms("another-token", url, query))
     assert refused(ours.verify, sms(TWILIO["auth_token"], url + "/elsewhere", query))
 
@@ -169,7 +169,7 @@ def test_a_mail_signed_by_standardwebhooks_is_accepted_and_a_forged_one_refused(
         return request(MAIL, headers | {"askonce-envelope": envelope})
 
     ours.verify(posted(STANDARD_SECRET))
-    assert ours.parse(posted(STANDARD_SECRET))[0].text == "Where is my tea?"
+    assert messages_in(ours, posted(STANDARD_SECRET))[0].text == "Where is my tea?"
     assert refused(ours.verify, posted(OTHER_SECRET))
     assert refused(ours.verify, posted(STANDARD_SECRET, told="{}"))
 
@@ -219,7 +219,7 @@ def test_an_identity_signed_by_the_site_is_accepted_and_a_forged_one_refused(
 ) -> None:
     claims = {"sub": "C-7", "email": "Li@example.com", "exp": NOW + 60}
     session = chat().page("session", asked(sign(claims, str(WEBCHAT["identity_secret"]))))
-    (message,) = chat().parse(said(json.loads(session.body)["token"]))
+    (message,) = messages_in(chat(), said(json.loads(session.body)["token"]))
     assert {"external:C-7", "email:li@example.com"} < {e.address for e in message.evidence}
     with pytest.raises(SignatureError):
         chat().page("session", asked(sign(claims, OTHER_TOKEN_SECRET)))

@@ -18,7 +18,7 @@ from connectors import mime
 from infra.local import simulators
 from tests.loopback import Mailbox, mailbox
 from tests.make_samples import EMAIL, NOW, STANDARD_SECRET
-from tests.recorded import answer_to, arrived, connector, with_header
+from tests.recorded import answer_to, arrived, connector, messages_in, with_header
 
 URL = "https://askonce.example/webhooks/inbox"
 
@@ -33,7 +33,7 @@ def mail(text: str = "Where is my parcel?", **headers: str) -> bytes:
 def read(raw: bytes, **envelope: Any) -> Message:
     told = {"mail_from": "li@example.com", "dmarc": "pass"} | envelope
     request = arrived(simulators.signed_mail(STANDARD_SECRET, raw, told, at=NOW), NOW)
-    (message,) = email_to("smtp://127.0.0.1:1").parse(request)
+    (message,) = messages_in(email_to("smtp://127.0.0.1:1"), request)
     return message
 
 
@@ -105,7 +105,7 @@ def test_an_envelope_that_says_nothing_proves_nothing(told: str) -> None:
     sent = simulators.signed_mail(STANDARD_SECRET, mail(), {}, at=NOW)
     request = with_header(arrived(sent, NOW), "askonce-envelope", told)
     with suppress(PayloadError):
-        (message,) = email_to("smtp://127.0.0.1:1").parse(request)
+        (message,) = messages_in(email_to("smtp://127.0.0.1:1"), request)
         assert message.evidence[0].level is Level.CLAIMED
 
 

@@ -14,7 +14,7 @@ from chalicelib.ports import Connector, WebhookRequest
 from chalicelib.schema import Attachment, Message
 from connectors.channels.sms_twilio import signature
 from tests.make_samples import NOW, TWILIO
-from tests.recorded import answer_to, connector, request_of
+from tests.recorded import answer_to, connector, messages_in, request_of
 
 URL = "https://askonce.example/webhooks/inbox"
 API = "https://api.twilio.com/2010-04-01/Accounts/AC5ef8732a3c49700934481addd5ce1659"
@@ -46,7 +46,7 @@ def sms(**more: str) -> WebhookRequest:
 
 
 def answer(text: str = "Tomorrow") -> Message:
-    return answer_to(twilio().parse(sms())[0], text)
+    return answer_to(messages_in(twilio(), sms())[0], text)
 
 
 # The address that it signs
@@ -114,7 +114,7 @@ def test_of_a_json_body_the_digest_is_signed_and_its_words_are_none_of_ours() ->
     request = json_request('{"a": 1}', digest)
     twilio().verify(request)
     with pytest.raises(PayloadError):
-        twilio().parse(request)
+        messages_in(twilio(), request)
     with pytest.raises(SignatureError, match="bodySHA256"):
         twilio().verify(json_request('{"a": 2}', digest))
 
@@ -122,13 +122,13 @@ def test_of_a_json_body_the_digest_is_signed_and_its_words_are_none_of_ours() ->
 def test_of_a_repeated_parameter_the_first_counts() -> None:
     request = signed([*FORM.items(), ("Body", "forged")])
     twilio().verify(request)
-    assert twilio().parse(request)[0].text == "货呢?"
+    assert messages_in(twilio(), request)[0].text == "货呢?"
 
 
 @pytest.mark.parametrize("missing", ["MessageSid", "From"])
 def test_a_message_without_id_or_sender_is_a_payload_error(missing: str) -> None:
     with pytest.raises(PayloadError):
-        twilio().parse(sms(**{missing: ""}))
+        messages_in(twilio(), sms(**{missing: ""}))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_message_without_id_or_sender_is_a_payload_error(missing: str) -> None
 )
 def test_files_are_those_that_are_counted_and_there(said: str, count: int) -> None:
     files = {f"MediaUrl{n}": f"{MEDIA}{n}" for n in range(2)}
-    (message,) = twilio().parse(sms(NumMedia=said, **files))
+    (message,) = messages_in(twilio(), sms(NumMedia=said, **files))
     assert [file.source for file in message.attachments] == [f"{MEDIA}{n}" for n in range(count)]
 
 

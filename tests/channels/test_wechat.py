@@ -26,7 +26,7 @@ from connectors import http, wechat_wire
 from infra.local import simulators
 from tests.fakes import Clock, MemoryTable
 from tests.make_samples import NOW, OPENID, WECHAT
-from tests.recorded import answer_to, arrived, connector, later, request_of, with_param
+from tests.recorded import answer_to, arrived, connector, later, messages_in, request_of, with_param
 
 URL = "https://askonce.example/webhooks/inbox"
 API = "https://api.weixin.qq.com/cgi-bin"
@@ -51,7 +51,7 @@ def push(mode: str = "safe", **fields: str | int) -> WebhookRequest:
 
 
 def an_answer(text: str = "明天发货") -> Message:
-    (message,) = wechat().parse(push())
+    (message,) = messages_in(wechat(), push())
     return answer_to(message, text)
 
 
@@ -200,7 +200,7 @@ def test_a_plain_inbox_reads_no_envelope() -> None:
     request = push("safe")
     wechat("plain").verify(request)
     with pytest.raises(PayloadError):
-        wechat("plain").parse(request)
+        messages_in(wechat("plain"), request)
 
 
 @pytest.mark.parametrize("mode", ["safe", "compatible"])
@@ -209,7 +209,7 @@ def test_clear_fields_beside_an_envelope_count_for_nothing(mode: str) -> None:
     request = push(mode)
     request = replace(request, body=request.body.replace(b"<xml>", forged))
     wechat(mode).verify(request)
-    (message,) = wechat(mode).parse(request)
+    (message,) = messages_in(wechat(mode), request)
     assert (message.text, message.address.rpartition(":")[2]) == ("Where is my parcel?", OPENID)
 
 
@@ -219,7 +219,7 @@ def test_an_envelope_for_another_account_does_not_open() -> None:
     request = arrived(sent, NOW)
     wechat().verify(request)
     with pytest.raises(PayloadError, match="cannot be opened"):
-        wechat().parse(request)
+        messages_in(wechat(), request)
 
 
 @pytest.mark.parametrize("mode", ["plain", "compatible", "safe"])
@@ -288,21 +288,21 @@ def test_nobody_else_hears_an_echo(forged: WebhookRequest) -> None:
 def test_two_events_in_one_second_are_two_messages() -> None:
     scan = push(MsgType="event", Event="SCAN", EventKey="42", MsgId="")
     follow = push(MsgType="event", Event="subscribe", EventKey="", MsgId="")
-    ids = {message.id for request in (scan, follow) for message in wechat().parse(request)}
+    ids = {message.id for request in (scan, follow) for message in messages_in(wechat(), request)}
     assert len(ids) == 2
 
 
 @pytest.mark.parametrize("made", ["", "soon", "9" * 30, "-5"])
 def test_a_push_without_a_time_is_of_now(made: str) -> None:
     request = push(CreateTime=made)
-    (message,) = wechat().parse(request)
+    (message,) = messages_in(wechat(), request)
     assert message.sent_at == request.received_at
 
 
 @pytest.mark.parametrize("kind", ["image", "voice", "video", "shortvideo"])
 def test_a_file_without_its_id_is_a_payload_error(kind: str) -> None:
     with pytest.raises(PayloadError):
-        wechat().parse(push(MsgType=kind))
+        messages_in(wechat(), push(MsgType=kind))
 
 
 # The wire
