@@ -48,7 +48,7 @@ class Deliverer(Worker):
         agent hears that it may not have arrived.
         """
         held = self.store.message(stored_id)
-        if held is None or held.noun.step is not Step.ACCEPTED:
+        if held is None or held.noun.step not in (Step.ACCEPTED, Step.HELD):
             return
         unknown_end = held.noun.sending
         claim = self._claim(held, lease_seconds, sending=True)
@@ -59,7 +59,7 @@ class Deliverer(Worker):
         except ConflictError:
             raise RetryableError("another worker has it", retry_after_seconds=1) from None
         except (RetryableError, ConfigurationError):
-            claim.finish(Step.ACCEPTED)
+            claim.finish(claim.noun.step)
             raise
 
     def _deliver(self, claim: Claim, *, unknown_end: bool) -> None:
@@ -98,7 +98,8 @@ class Deliverer(Worker):
             Step.DONE,
             message=message,
             provider_ids=sent,
-            delivery=claim.noun.delivery or Delivery.SENT,
+            delivery=Delivery.SENT,
+            failure=None,
             untold=note,
         )
         self.report("delivered", message=message.id, inbox=message.inbox)
@@ -162,7 +163,7 @@ class Deliverer(Worker):
             return
 
     def _close_window(self, piece: Message) -> None:
-        """The provider counts otherwise than we do: it is right, until the customer writes again."""
+        """The provider counts otherwise than we do: it is right until the customer writes again."""
         held = self.store.sending(piece.inbox, piece.address)
         with suppress(ConflictError):  # the customer just wrote
             self.store.commit(held.change(grants={}))
@@ -238,28 +239,22 @@ class Deliverer(Worker):
         self.store.enqueue_note(claim.noun)
 
     def release(self, inbox: str, address: str, attempt: str) -> None:
-        """Send what waited for this customer to write again. Safe to repeat."""
+        """Queue what waited for this customer to write again. Safe to repeat."""
         while waiting := (held := self.store.sending(inbox, address)).noun.held:
-            left = [name for name in waiting if not self._released(name, attempt)]
-            try:
-                self.store.commit(held.change(held=tuple(left)))
-            except ConflictError:
-                continue
-            if left:
-                raise RetryableError("what was held is being worked on", retry_after_seconds=1)
+            for message_id in waiting:
+                self._release_one(message_id, attempt)
+            with suppress(ConflictError):  # the next round finds what else waits by now
+                self.store.commit(held.change(held=()))
 
-    def _released(self, message_id: str, attempt: str) -> bool:
-        """False if another worker writes to it just now."""
+    def _release_one(self, message_id: str, attempt: str) -> None:
         stored = self.store.message(message_id)
-        if stored is None or stored.noun.step not in (Step.HELD, Step.ACCEPTED):
-            return True
-        try:
-            self.store.commit(stored.change(step=Step.ACCEPTED, failure=None))
-        except ConflictError:
-            return False
+        if stored is None:
+            return
+        if stored.noun.step is Step.HELD and not stored.noun.claimed_until:
+            with suppress(ConflictError):  # whoever tells the agents has it: the queue is enough
+                self.store.commit(stored.change(step=Step.ACCEPTED))
         self.store.enqueue(stored.noun.message, attempt=attempt)
         self.report("released", message=message_id)
-        return True
 
     def _undelivered(self, claim: Claim, why: str) -> None:
         claim.finish(Step.FAILED, failure=why, untold=notes.undelivered(why))

@@ -7,7 +7,9 @@ is one group of its queue: its cursor is read and moved by one worker at a time.
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
+from chalicelib import notes
 from chalicelib.errors import ConflictError, RejectedError, RetryableError
 from chalicelib.ports import FetchingConnector
 from chalicelib.schema import Delivery, Message, Notice, Receipt
@@ -55,6 +57,8 @@ class Errands:
             self._unknown(receipt)
             return
         while held := self.store.message(message_id):
+            if held.noun.claimed_until and held.noun.claimed_until > self.clock():
+                raise RetryableError("what this receipt is for is at work", retry_after_seconds=5)
             changed = after(held.noun, receipt)
             try:
                 if changed != held.noun:
@@ -98,8 +102,17 @@ def after(stored: Stored, receipt: Receipt) -> Stored:
     if stored.delivery and _ORDER.index(stored.delivery) >= _ORDER.index(receipt.state):
         return stored
     if receipt.state is not Delivery.FAILED:
-        return stored.model_copy(update={"delivery": receipt.state})
+        # It also tells how a send ended that a worker left half done.
+        unknown_end = stored.sending and not stored.provider_ids
+        known: dict[str, Any] = {"step": Step.DONE, "sending": False} if unknown_end else {}
+        return stored.model_copy(update={"delivery": receipt.state, **known})
     why = receipt.reason or "the provider could not deliver it"
     return stored.model_copy(
-        update={"delivery": receipt.state, "step": Step.FAILED, "failure": why, "untold": why}
+        update={
+            "delivery": receipt.state,
+            "step": Step.FAILED,
+            "sending": False,
+            "failure": why,
+            "untold": notes.undelivered(why),
+        }
     )

@@ -273,7 +273,7 @@ class Pipeline(Worker):
         stored, message = held.noun, held.noun.message
         if message.author != conversations.ASKONCE and message.conversation_id:
             self.store.amend(message.conversation_id, lambda c: conversations.answer(c, message))
-        if stored.step is Step.ACCEPTED:
+        if stored.step is Step.ACCEPTED or (stored.step is Step.HELD and stored.sending):
             self.store.enqueue(message, attempt=attempt)
             self.report("queued", message=message.id, conversation=message.conversation_id)
         elif stored.step is Step.DONE:

@@ -125,8 +125,9 @@ class Stored(Noun):
 
     @property
     def finished(self) -> bool:
-        """Nothing is to be done about it now; `HELD` goes on by the customer's doing."""
-        return self.untold is None and self.step in (Step.DONE, Step.FAILED, Step.HELD)
+        """Nothing is to be done about it now; what is held goes on by the customer's doing."""
+        waits = self.step is Step.HELD and not self.sending
+        return self.untold is None and (waits or self.step in (Step.DONE, Step.FAILED))
 
 
 class Home(Noun):

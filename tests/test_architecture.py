@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"schema", "settings", "store"},
     "worker": {"conversations", "errors", "ports", "schema", "settings", "store"},
     "parts": {"errors", "schema", "store"},
-    "errands": {"errors", "ports", "schema", "settings", "store"},
+    "errands": {"errors", "notes", "ports", "schema", "settings", "store"},
     "delivery": {"conversations", "errors", "ledgers", "notes", "ports", "schema", "store"}
     | {"worker"},
     "limits": {"errors", "ports"},
@@ -52,8 +52,23 @@ CORE_FOR_CONNECTORS = {"chalicelib.schema", "chalicelib.errors", "chalicelib.por
 SHARED_BY_CONNECTORS = {"connectors"} | {
     f"connectors.{name}" for name in ("http", "mime", "signing", "webchat_tokens", "wechat_wire")
 }
+SHARED_BY_CONNECTORS |= {
+    f"connectors.wechat_{name}" for name in ("account", "api", "kinds", "pieces", "seal")
+} | {"connectors.wecom_corporation"}
+SHARED_BY_CONNECTORS |= {
+    f"connectors.{name}"
+    for name in ("forms", "mail_channel", "mail_fields", "mail_out", "mime_out")
+}
+SHARED_BY_CONNECTORS |= {
+    f"connectors.{name}"
+    for name in ("bounces", "charsets", "hypertext", "mail_headers", "mail_parts", "mail_text")
+}
+SHARED_BY_CONNECTORS |= {"connectors.quoting", "connectors.tnef"} | {
+    f"connectors.{name}"
+    for name in ("public_only", "sms_message", "sms_text", "sns", "vonage_proof")
+}
 SDKS = {"pydantic", "wechatpy", "requests", "jwt", "nh3", "cryptography", "charset_normalizer"}
-SDKS |= {"tenacity"}
+SDKS |= {"tenacity", "boto3", "botocore", "urllib3"}
 HEAVY = ("boto3", "botocore", "requests", "wechatpy", "jwt", "opencc", "rapidfuzz", "nh3")
 
 

@@ -9,7 +9,7 @@ from chalicelib.errors import RetryableError
 from chalicelib.ports import Write
 from chalicelib.schema import Delivery
 from chalicelib.store import Step
-from tests.fakes import World, world
+from tests.fakes import World, crash_at, world
 
 QUESTION, ANSWER = "How do I keep green tea fresh?", "In a tin, cool and dark."
 
@@ -74,6 +74,42 @@ def test_a_receipt_costs_one_call_before_the_provider_is_answered(w: World) -> N
     before = w.table.calls
     w.post("official", {"external_id": "x", "state": "delivered"})
     assert w.table.calls == before + 1
+
+
+def test_a_receipt_waits_while_a_worker_has_the_message(w: World) -> None:
+    sent = answered(w)
+    held = w.pipeline.store.message(w.messages()[-1].message.id)
+    assert held
+    w.pipeline.store.claim(held, 60)
+    w.post("official", {"external_id": sent, "state": "failed"})
+    with pytest.raises(RetryableError, match="at work"):
+        w.settle()
+
+
+def test_a_receipt_tells_how_a_send_ended_whose_worker_died(w: World) -> None:
+    w.say("official", "li", QUESTION)
+    w.settle()
+    w.reply("T1", ANSWER)
+    object.__setattr__(w.pipeline, "report", crash_at("delivered"))
+    w.table.before_write = refuse_done
+    with pytest.raises(OSError, match="out of reach"):
+        w.settle()
+    w.table.before_write = None
+    object.__setattr__(w.pipeline, "report", lambda *_, **__: None)
+    w.clock.forward(minutes=2)
+    tell(w, f"provider-{w.messages()[-1].message.id}", "delivered")
+    w.clock.forward(minutes=4)
+    w.pipeline.tick()
+    w.settle()
+    stored = w.messages()[-1]
+    assert (stored.step, stored.delivery) == (Step.DONE, Delivery.DELIVERED)
+    assert w.sent("official") == [ANSWER]
+
+
+def refuse_done(writes: Sequence[Write]) -> None:
+    """The plug is pulled when the end of the sending is to be written."""
+    if '"delivery":"sent"' in writes[0].item.body:
+        raise OSError("the table is out of reach")
 
 
 # Pieces out

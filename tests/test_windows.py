@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -252,7 +253,7 @@ def test_no_more_is_ever_taken_than_the_provider_allows(acts: list[tuple[str, in
 def opened(ledger: SendLedger, act: str, clock: Clock) -> SendLedger | None:
     from tests.nouns import message
 
-    more = {"kind": "event", "event": {"name": act}} if act != "message" else {}
+    more: dict[str, Any] = {"kind": "event", "event": {"name": act}} if act != "message" else {}
     said = message(sent_at=clock.now, received_at=clock.now, **more)
     return ledgers.opened(ledger, said, WINDOWS)
 
