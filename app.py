@@ -5,6 +5,7 @@ Everything is wired on first use (`pipeline`), so that importing this file defin
 
 import base64
 import binascii
+import json
 import os
 import time
 from collections.abc import Callable
@@ -31,6 +32,8 @@ FORWARD_QUEUE = f"{PREFIX}-forward.fifo"
 DELIVER_QUEUE = f"{PREFIX}-deliver.fifo"
 #: infra/overrides.yaml puts the real one in its place; the local pump reads the table's name.
 STREAM_ARN = f"arn:aws:dynamodb:us-east-1:123456789012:table/{PREFIX}/stream/latest"
+#: Where services of AWS publish what is for us: two-way SMS and its delivery events.
+INBOUND_TOPIC = f"{PREFIX}-inbound"
 #: How long a claim outlives the function that made it.
 LEASE_MARGIN_SECONDS = 2.0
 
@@ -209,6 +212,35 @@ def forward(event: Any) -> dict[str, Any]:
 def deliver(event: Any) -> dict[str, Any]:
     """The queue to the channels."""
     return work_through(event, DELIVER_QUEUE, pipeline().deliver)
+
+
+@app.on_sns_message(topic=INBOUND_TOPIC)
+def on_sns_message(event: Any) -> None:
+    """A topic of ours: each inbox under it takes what SNS would have posted, on IAM's word."""
+    for record in event.to_dict()["Records"]:
+        told = record["Sns"]
+        request = WebhookRequest(
+            method="POST",
+            body=json.dumps(told).encode(),
+            received_at=now(),
+            event_source=told["TopicArn"],
+        )
+        for inbox in _inboxes_under(told["TopicArn"]):
+            try:
+                pipeline().accept(inbox, request)
+            except WebhookError as error:  # again would be the same; whatever else is raised is not
+                log.event("refused", inbox=inbox, why=type(error).__name__)
+
+
+def _inboxes_under(topic_arn: str) -> list[str]:
+    """The inboxes whose setting topic_arns names the topic, alone or among others."""
+    deployment = pipeline().deployment
+    arns = {name: own.get("topic_arns") for name, own in deployment.document.inboxes.items()}
+    return [
+        name
+        for name, own in arns.items()
+        if topic_arn in (own if isinstance(own, list) else [own]) and deployment.serves(name)
+    ]
 
 
 @app.schedule(Rate(1, unit=Rate.MINUTES))

@@ -91,6 +91,8 @@ class Capabilities:
     kinds_out: frozenset[Kind]
     #: Until how long after arrival the HTTP response may carry an answer; None where it cannot.
     answers_within_seconds: float | None = None
+    #: The longest answer, in UTF-8, that the response may carry; longer ones go out by `send`.
+    answers_within_bytes: int | None = None
     #: Sending a message again, after a try whose end we don't know, reaches the customer once.
     resends_safely: bool = False
     #: Messages name the messages that they answer.
@@ -285,9 +287,10 @@ class HostedConnector(Connector):
         raise NotFoundError(f"{self.name} knows no signals")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Signal:
+class Signal(BaseModel):
     """What an agent does on a ticket right now: shown to the customer where we host the channel."""
+
+    model_config = ConfigDict(frozen=True)
 
     ticket_id: str
     kind: Literal["typing", "read"]

@@ -83,7 +83,7 @@ class Resolver:
         if conversation and verdict.outcome is Outcome.REPEAT:
             verdict = self._say(message, verdict, conversation.noun, link, history.contact.noun)
             if verdict.said:
-                in_response = respond_until is not None
+                in_response = respond_until is not None and self._fits(message, verdict.said)
                 verdict = verdict.model_copy(update={"said_in_response": in_response})
                 conversation = conversation.change(last_said_at=self.clock())
         decided = message.model_copy(
@@ -131,6 +131,12 @@ class Resolver:
         if confirmation:
             puts.append(Held(Stored(message=confirmation)))
         return puts
+
+    def _fits(self, message: Message, said: str) -> bool:
+        """Whether the response to the message's own webhook may carry so much."""
+        kind = self.deployment.kind(message.inbox)
+        limit = kind.capabilities.answers_within_bytes if kind else None
+        return limit is None or len(said.encode("utf-8", "surrogatepass")) <= limit
 
     def _too_late(self, until: datetime | None) -> bool:
         return until is not None and self.clock() > until

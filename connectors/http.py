@@ -5,7 +5,8 @@ error names the host and the status, never the address (tokens stand in queries)
 """
 
 import json as jsonlib
-from collections.abc import Collection, Iterable, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -19,6 +20,8 @@ from chalicelib.errors import DeliveryError, RejectedError, RetryableError
 CONNECT_SECONDS, READ_SECONDS = 3.0, 10.0
 MAX_ANSWER_BYTES = 1024 * 1024
 MAX_DOWNLOAD_BYTES = 10 * 1024 * 1024
+MAX_DOWNLOAD_SECONDS = 10.0
+_LOOPBACK = ("127.0.0.1", "localhost")
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}
 #: The gateway lost the other side's answer: it may have acted.
 _UNKNOWN = {502, 504}
@@ -43,7 +46,7 @@ class Answer:
         return found
 
 
-def call(  # an HTTP request has that many parts
+def call(  # noqa: PLR0913  # an HTTP request has that many parts
     method: str,
     url: str,
     *,
@@ -52,8 +55,11 @@ def call(  # an HTTP request has that many parts
     body: bytes | None = None,
     form: Mapping[str, str | list[str]] | None = None,
     repeatable: bool = False,
+    explain: Callable[[bytes], str] | None = None,
 ) -> Answer:
     """One request. RetryableError or RejectedError, nothing else.
+
+    `explain` puts into our words what the body of a refusal says; '' where it says nothing known.
 
     `repeatable` calls (reads, and those with an idempotency key) are tried three times at once;
     others only where nothing was sent.
@@ -76,7 +82,7 @@ def call(  # an HTTP request has that many parts
         wait=wait_random_exponential(multiplier=0.1, max=1),
         reraise=True,
     )
-    answer: Answer = retrying(_once, method, url, own, body if form is None else form)
+    answer: Answer = retrying(_once, method, url, own, body if form is None else form, explain)
     return answer
 
 
@@ -84,7 +90,13 @@ class _NotSentError(RetryableError):
     """The connection was never made."""
 
 
-def _once(method: str, url: str, headers: Mapping[str, str], data: Any) -> Answer:
+def _once(
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    data: Any,
+    explain: Callable[[bytes], str] | None,
+) -> Answer:
     import requests
 
     host = urlsplit(url).hostname or "?"
@@ -109,7 +121,10 @@ def _once(method: str, url: str, headers: Mapping[str, str], data: Any) -> Answe
         raise RetryableError(f"{host} did not answer in time", uncertain=True) from None
     except requests.exceptions.RequestException as error:
         raise RetryableError(f"{host}: {type(error).__name__}", uncertain=True) from None
-    judge_status(response.status_code, response.headers, host)
+    if refusal := status_error(response.status_code, response.headers, host):
+        words = explain(content) if explain else ""
+        refusal.args = (f"{words} ({refusal})" if words else str(refusal),)
+        raise refusal
     return Answer(response.status_code, response.headers, content)
 
 
@@ -161,40 +176,53 @@ def download(
     redirect_hosts: Collection[str] = (),
     headers: Mapping[str, str] | None = None,
     max_bytes: int = MAX_DOWNLOAD_BYTES,
+    max_seconds: float = MAX_DOWNLOAD_SECONDS,
 ) -> bytes:
     """The bytes behind an address that came in a payload, if its host is on the list.
 
-    https only (loopback hosts excepted, for the local world), no user in the address, at most one
-    redirect, to one of `redirect_hosts` and without the credentials. RetryableError, RejectedError.
+    https only (loopback hosts excepted, for the local world), no user in the address, public
+    addresses only, looked up once and connected to as looked up, at most one redirect, to one of
+    `redirect_hosts` and without the credentials. RetryableError, RejectedError.
     """
+    until = time.monotonic() + max_seconds
     demand_listed(url, hosts)
-    content, location = _get(url, dict(headers or {}), max_bytes)
+    content, location = _get(url, dict(headers or {}), max_bytes, until)
     if location:
         demand_listed(location, redirect_hosts)
-        content, location = _get(location, {}, max_bytes)
+        content, location = _get(location, {}, max_bytes, until)
     if location:
         raise RejectedError("the file is redirected more than once")
     return content
 
 
-def _get(url: str, headers: dict[str, str], max_bytes: int) -> tuple[bytes, str]:
+def _get(url: str, headers: dict[str, str], max_bytes: int, until: float) -> tuple[bytes, str]:
     """(bytes, '') or, of a redirect, (b'', its location)."""
     import requests
 
+    from connectors import public_only
+
+    seconds = max(until - time.monotonic(), 0.1)
+    local = urlsplit(url).hostname in _LOOPBACK
     try:
-        with requests.get(
-            url,
-            headers=headers,
-            timeout=(CONNECT_SECONDS, READ_SECONDS),
-            allow_redirects=False,
-            stream=True,
-        ) as response:
+        with (
+            public_only.session(seconds, local=local) as session,
+            session.get(
+                url,
+                headers=headers,
+                timeout=(CONNECT_SECONDS, READ_SECONDS),
+                allow_redirects=False,
+                stream=True,
+            ) as response,
+        ):
             if response.is_redirect:
                 return b"", response.headers["Location"]
             judge_status(response.status_code, response.headers, urlsplit(url).hostname or "?")
-            return bounded(response.iter_content(65536), max_bytes), ""
+            content = bounded(response.iter_content(65536), max_bytes)
     except requests.exceptions.RequestException as error:
         raise RetryableError(f"the file cannot be fetched: {type(error).__name__}") from None
+    if time.monotonic() >= until:  # the line was cut, which may look like the file's end
+        raise RetryableError("the file did not come in time")
+    return content, ""
 
 
 def demand_listed(url: str, hosts: Collection[str]) -> None:
@@ -205,7 +233,7 @@ def demand_listed(url: str, hosts: Collection[str]) -> None:
     except ValueError:
         raise RejectedError("the file's address is malformed") from None
     place = parts.hostname if port is None else f"{parts.hostname}:{port}"
-    local = parts.hostname in ("127.0.0.1", "localhost") and place in hosts
+    local = parts.hostname in _LOOPBACK and place in hosts
     odd = "@" in parts.netloc or any(c <= " " or c == "\\" for c in url)
     if odd or place not in hosts:
         raise RejectedError("the file lies on a host that is not the provider's")

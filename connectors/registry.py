@@ -11,10 +11,20 @@ from typing import Any, cast
 from chalicelib.ports import Connector, Helpdesk
 
 _CONNECTORS = {
+    "email_mailgun": "EmailMailgun",
     "email_mime": "EmailMime",
+    "email_postmark": "EmailPostmark",
+    "email_sendgrid": "EmailSendGrid",
+    "sms_aliyun": "AliyunSms",
+    "sms_aws": "AwsSms",
+    "sms_tencent": "TencentSms",
     "sms_twilio": "TwilioSms",
+    "sms_vonage": "VonageSms",
     "webchat": "WebChat",
     "wechat": "WeChat",
+    "wechat_miniprogram": "MiniProgram",
+    "wecom": "WeCom",
+    "wecom_kf": "WeComKf",
 }
 _HELPDESKS = {
     "sandbox": "Sandbox",

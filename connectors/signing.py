@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated
@@ -23,6 +24,9 @@ TOLERANCE_SECONDS = 300
 Secret = Annotated[SecretStr, Field(min_length=1)]
 #: One secret, or two of which both are valid while they are rotated; the first one signs.
 Secrets = Secret | Annotated[tuple[Secret, ...], Field(min_length=1)]
+PathSecret = Annotated[SecretStr, Field(min_length=16)]
+#: The same for secrets that end an address, where the provider signs nothing or not the body.
+PathSecrets = PathSecret | Annotated[tuple[PathSecret, ...], Field(min_length=1)]
 
 
 def values(secrets: Secrets) -> list[str]:
@@ -48,12 +52,37 @@ def _bytes(text: str | bytes) -> bytes:
     return text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
 
 
+def demand_path_secret(request: WebhookRequest, secrets: PathSecrets) -> None:
+    """SignatureError unless the address ends in one of the secrets."""
+    if not request.path_secret or not equals_any(request.path_secret, values(secrets)):
+        raise SignatureError("the address does not end in the secret")
+
+
 def demand_fresh(timestamp: str, now: datetime, seconds: int = TOLERANCE_SECONDS) -> None:
     """SignatureError unless a ten-digit epoch timestamp lies within `seconds` of now."""
     if len(timestamp) != 10 or not timestamp.isascii() or not timestamp.isdigit():
         raise SignatureError("the timestamp is no epoch time")
     if abs(now.timestamp() - int(timestamp)) > seconds:
         raise SignatureError("the timestamp is too far from now")
+
+
+class OneBody:
+    """Remembers which body a one-time token came with, where the signature does not cover it.
+
+    Of this process only, and of the latest tokens: what it misses is settled by freshness.
+    """
+
+    def __init__(self, limit: int = 10_000) -> None:
+        self._seen: OrderedDict[str, bytes] = OrderedDict()
+        self._limit = limit
+
+    def demand(self, token: str, body: bytes) -> None:
+        """Return for a new token, or the same request again. SignatureError for another body."""
+        digest = hashlib.sha256(body).digest()
+        if not equal(self._seen.setdefault(token, digest), digest):
+            raise SignatureError("the token was used for another body")
+        if len(self._seen) > self._limit:
+            self._seen.popitem(last=False)
 
 
 class StandardWebhook:

@@ -1,6 +1,7 @@
-"""What all of Tencent's message pushes share: signature, AES envelope, flat XML.
+"""What all of Tencent's message pushes share: signature, AES envelope, flat XML or JSON.
 
 Signature and AES: https://developers.weixin.qq.com/doc/offiaccount/Message_Management/Message_encryption_and_decryption_instructions.html
+The same in WeCom: https://developer.work.weixin.qq.com/document/path/90968
 
 The signature is sha1 over the sorted parts, joined without a delimiter, so one signature holds for
 several splits of the same digits into timestamp and nonce: nothing may be keyed on the nonce. The
@@ -11,8 +12,10 @@ every fault, or padding becomes an oracle.
 import base64
 import binascii
 import hashlib
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 from xml.parsers import expat
 
 from chalicelib.errors import ConfigurationError, PayloadError
@@ -20,7 +23,8 @@ from connectors.signing import equal
 
 _BLOCK = 32
 _MAX_DEPTH = 8
-_MAX_ELEMENTS = 500
+_MAX_LEAVES = 500
+_TOO_MUCH = "the body is nested too deeply or has too many elements"
 
 
 def signature(*parts: str) -> str:
@@ -74,7 +78,7 @@ def encrypt(message: bytes, key: bytes, receiver: str, prefix: bytes | None = No
 
 
 def fields(document: bytes) -> dict[str, str]:
-    """The leaves right below the root, as text; of a repeated one the first. PayloadError.
+    """The leaves of an XML document, as text; of a repeated one the first. PayloadError.
 
     Elements with children are left out here, but their leaves are found under `Parent.Child`.
     No document type, no entities, few levels, few elements: provider's messages have no more.
@@ -86,6 +90,8 @@ def fields(document: bytes) -> dict[str, str]:
     parser.StartElementHandler = reader.start
     parser.EndElementHandler = reader.end
     parser.CharacterDataHandler = reader.characters
+    parser.StartCdataSectionHandler = reader.section
+    parser.EndCdataSectionHandler = reader.section_end
     try:
         parser.Parse(document, True)
     except (expat.ExpatError, ValueError):
@@ -104,6 +110,8 @@ class _FlatReader:
         self._path: list[str] = []
         self._text: list[str] = []
         self._leaf = False
+        self._in_section = False
+        self._blank_means_nothing = False
         self._elements = 0
 
     def doctype(self, *_: object) -> None:
@@ -111,15 +119,25 @@ class _FlatReader:
 
     def start(self, name: str, _attributes: object) -> None:
         self._elements += 1
-        if len(self._path) >= _MAX_DEPTH or self._elements > _MAX_ELEMENTS:
-            raise PayloadError("the body is nested too deeply or has too many elements")
+        if len(self._path) >= _MAX_DEPTH or self._elements > _MAX_LEAVES:
+            raise PayloadError(_TOO_MUCH)
         self.root = self.root or name
         self._path.append(name)
         self._text = []
         self._leaf = True
+        self._blank_means_nothing = False
+
+    def section(self) -> None:
+        """Text stands in a CDATA section: blanks around it are the writer's layout."""
+        self._text = [text for text in self._text if text.strip()]
+        self._in_section = self._blank_means_nothing = True
+
+    def section_end(self) -> None:
+        self._in_section = False
 
     def characters(self, text: str) -> None:
-        self._text.append(text)
+        if self._in_section or not self._blank_means_nothing or text.strip():
+            self._text.append(text)
 
     def end(self, _name: str) -> None:
         path = ".".join(self._path[1:])
@@ -127,6 +145,65 @@ class _FlatReader:
             self.found.setdefault(path, "".join(self._text))
         self._path.pop()
         self._leaf = False
+
+
+def json_fields(document: bytes) -> dict[str, str]:
+    """The same of a JSON object: what `fields` gives for it as XML. PayloadError.
+
+    Numbers keep their digits: a MsgId is longer than a double.
+    """
+    try:
+        # The first of two equal names counts, as in XML.
+        found = json.loads(
+            document.decode("utf-8-sig"),
+            parse_int=str,
+            parse_float=str,
+            parse_constant=str,
+            object_pairs_hook=lambda pairs: dict(reversed(pairs)),
+        )
+    except (ValueError, RecursionError):
+        raise PayloadError("the body is no JSON") from None
+    if not isinstance(found, dict):
+        raise PayloadError("the body is no JSON object")
+    flat: dict[str, str] = {}
+    for n, (path, leaf) in enumerate(_leaves("", found)):
+        if n >= _MAX_LEAVES:
+            raise PayloadError(_TOO_MUCH)
+        flat.setdefault(path, _whole(leaf))
+    return flat
+
+
+def _leaves(path: str, found: Any, depth: int = 0) -> Iterator[tuple[str, str]]:
+    if depth > _MAX_DEPTH:
+        raise PayloadError(_TOO_MUCH)
+    match found:
+        case dict():
+            for name, inner in found.items():
+                yield from _leaves(f"{path}.{name}" if path else name, inner, depth + 1)
+        case list():
+            for inner in found:
+                yield from _leaves(path, inner, depth + 1)
+        case bool():
+            yield path, str(found).lower()
+        case None:
+            yield path, ""
+        case _:
+            yield path, found
+
+
+def _whole(text: str) -> str:
+    """Text that UTF-8 can write: JSON may hold half a character."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def is_json(document: bytes) -> bool:
+    """Which of the two it is: a console lets one choose, and the first character tells."""
+    return document.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{"
+
+
+def read(document: bytes) -> dict[str, str]:
+    """The fields of a push, XML or JSON. PayloadError."""
+    return (json_fields if is_json(document) else fields)(document)
 
 
 def document(fields_: Mapping[str, str | int]) -> str:

@@ -53,6 +53,15 @@ folder_option = click.option(
 )
 
 
+config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=default_path,
+    show_default="askonce.toml",
+    help="The configuration; also $ASKONCE_CONFIG.",
+)
+
+
 # The local world
 
 
@@ -64,19 +73,25 @@ folder_option = click.option(
 @click.option("--keep", is_flag=True, help="Go on from the state of the last run.")
 @click.option("--skip-broken", is_flag=True, help="Start without the inboxes that have faults.")
 @click.option("--quiet", is_flag=True, help="Do not print the log.")
+@config_option
 @folder_option
 @plain_errors
-def dev(
-    port: int, free_ports: bool, keep: bool, skip_broken: bool, quiet: bool, folder: Path
-) -> None:  # click's flags
+def dev(  # click's flags
+    port: int,
+    free_ports: bool,
+    keep: bool,
+    skip_broken: bool,
+    quiet: bool,
+    config: Path,
+    folder: Path,
+) -> None:
     """Run all of it on this machine: embedded AWS, fake providers, a helpdesk, a page."""
     from chalicelib import log, settings
     from infra.local.world import World
 
     started = time.monotonic()
     log.quiet = True
-    document = settings.read(default_path())
-    document = _without_faults(document, skip=skip_broken)
+    document = _without_faults(settings.read(config), config.name, skip=skip_broken)
     world = World(folder, 0 if free_ports else port, keep=keep, document=document)
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -85,11 +100,14 @@ def dev(
         address = world.start()
         seconds = time.monotonic() - started
         click.echo(f"AskOnce runs here ({seconds:.1f} s to start). Stop it with Ctrl-C.\n")
-        click.echo(f"  page       {address.page}/   tickets, customers' phones, what happens")
+        width = max(10, *map(len, [*document.inboxes, *document.helpdesks]))
+        click.echo(
+            f"  {'page':<{width}} {address.page}/   tickets, customers' phones, what happens"
+        )
         for name in document.inboxes:
-            click.echo(f"  {name:<10} {address.api}/webhooks/{name}")
+            click.echo(f"  {name:<{width}} {address.api}/webhooks/{name}")
         for name in document.helpdesks:
-            click.echo(f"  {name:<10} {address.api}/replies/{name}")
+            click.echo(f"  {name:<{width}} {address.api}/replies/{name}")
         click.echo('\nTry: askonce send wechat --from li "你好，龙井茶怎么保存？"')
         log.quiet = quiet
         stopping.wait()
@@ -99,11 +117,11 @@ def dev(
         world.stop()
 
 
-def _without_faults(document: Any, *, skip: bool) -> Any:
+def _without_faults(document: Any, name: str, *, skip: bool) -> Any:
     """The document if it has no faults; with `skip`, without the inboxes that have one."""
     from infra.local.localise import faults
 
-    found = [f"{default_path().name}: {fault}" for fault in faults(document)]
+    found = [f"{name}: {fault}" for fault in faults(document)]
     if not found:
         return document
     if not skip:
@@ -218,19 +236,19 @@ def demo(own_world: bool, folder: Path) -> None:  # click's flag
 
 
 @main.command()
+@config_option
 @plain_errors
-def check() -> None:
-    """Look for faults in askonce.toml: a line for each, exit code 2."""
+def check(config: Path) -> None:
+    """Look for faults in the configuration: a line for each, exit code 2."""
     from chalicelib import settings
     from connectors.registry import CONNECTORS, HELPDESKS
     from infra.local.localise import NoTokens
 
-    path = default_path()
-    document = settings.read(path)
+    document = settings.read(config)
     faults = settings.Deployment(document, CONNECTORS, HELPDESKS, NoTokens()).faults()
     if faults:
-        raise ConfigurationError("\n".join(f"{path.name}: {fault}" for fault in faults))
-    click.echo(f"{path.name}: {len(document.inboxes)} inboxes, no faults")
+        raise ConfigurationError("\n".join(f"{config.name}: {fault}" for fault in faults))
+    click.echo(f"{config.name}: {len(document.inboxes)} inboxes, no faults")
 
 
 @main.command()

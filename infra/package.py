@@ -126,6 +126,7 @@ def template(out: Path) -> Any:
 #: Event type -> what its source must say.
 _EVENTS: dict[str, dict[str, object]] = {
     "SQS": {"FunctionResponseTypes": ["ReportBatchItemFailures"]},
+    "SNS": {"Topic": {"Fn::Sub": "${InboundTopic}"}},
     "DynamoDB": {
         "FunctionResponseTypes": ["ReportBatchItemFailures"],
         "StartingPosition": "TRIM_HORIZON",

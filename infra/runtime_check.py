@@ -166,6 +166,21 @@ CALLS: dict[str, tuple[Any, Any]] = {
         404,
     ),
     "OnStored": ({"Records": []}, {"batchItemFailures": []}),
+    "OnSnsMessage": (
+        {
+            "Records": [
+                {
+                    "Sns": {
+                        "TopicArn": "of nobody",
+                        "Message": "",
+                        "Subject": None,
+                        "MessageAttributes": {},
+                    }
+                }
+            ]
+        },
+        None,
+    ),
     "Forward": ({"Records": []}, {"batchItemFailures": []}),
     "Deliver": ({"Records": []}, {"batchItemFailures": []}),
 }

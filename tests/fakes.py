@@ -327,7 +327,9 @@ class FakeWeChat(FakeChannel):
     name = "fake_wechat"
     channel = Channel.WECHAT
     prefix = "wechat"
-    capabilities = replace(FakeChannel.capabilities, answers_within_seconds=4.8)
+    capabilities = replace(
+        FakeChannel.capabilities, answers_within_seconds=4.8, answers_within_bytes=2048
+    )
 
 
 class FakeOfficial(FakeChannel):

@@ -75,7 +75,7 @@ class Local:
             "number": "+14155550100",
             "public_url": self.address.api,
         }
-        return simulators.sms(held, phone, text, **more)
+        return simulators.twilio(held, phone, text, **more)
 
     def email(self, sender: str, text: str, **more: Any) -> simulators.Sent:
         secret = self.secrets["ASKONCE_EMAIL_SECRET"]

@@ -14,9 +14,11 @@ from urllib.parse import parse_qsl, urlsplit
 
 import jwt
 
+from chalicelib.schema import digest
 from infra.local import simulators
 from infra.local.simulators import Sent
-from tests.recorded import SAMPLES, SHARED
+from tests import samples_mail, samples_sms, samples_tencent
+from tests.recorded import SAMPLES, SHARED, path_secret
 
 NOW = 1767258000  # 2026-01-01T09:00:00Z
 SITE = "https://askonce.example"
@@ -31,6 +33,8 @@ def _sample(
     about: str, sent: Sent, settings: Mapping[str, Any], *expected: Any, now: int = NOW
 ) -> dict[str, Any]:
     request = {"method": sent.method, "headers": sent.headers, "query": sent.query}
+    if secret := path_secret(sent.path):
+        request["path_secret"] = secret
     return {
         "about": about,
         "source": SOURCE,
@@ -249,7 +253,7 @@ def _sms() -> Files:
         "text": "",
         "attachments": [{"source": url, "media_type": kind} for url, kind in media],
     }
-    sent = simulators.sms(secrets, "+8613800138000", "", media=media, sid=sid)
+    sent = simulators.twilio(secrets, "+8613800138000", "", media=media, sid=sid)
     yield "mms_no_text_two_images", _sample("two pictures, no words", sent, TWILIO, expected)
 
 
@@ -286,8 +290,10 @@ def _webchat() -> Files:
     }
     said: dict[str, Any] = {"text": "Where is my parcel? 📦"}
     yield "text", sample("a line of a visitor", visitor_token(), said, expected)
-    said = {"file": simulators.File("../tea.png", "image/png", b"\x89PNG")}
-    file = {"name": "tea.png", "media_type": "image/png", "size_bytes": 4}
+    picture = simulators.File("../tea.png", "image/png", b"\x89PNG")
+    upload = f"uploads/{digest('inbox', f'webchat:{VISITOR}')}/{'0' * 32}"
+    said = {"file": picture, "upload": upload}
+    file = {"name": "tea.png", "media_type": "image/png", "source": upload}
     expected = {"kind": "image", "attachments": [file]}
     yield "file", sample("a picture; its name is a name only", visitor_token(), said, expected)
     known = {"sub": "C-7", "email": "Li@example.com", "phone": "+8613800138000", "name": "Li Wei"}
@@ -353,11 +359,16 @@ def simulated() -> dict[str, dict[str, Any]]:
         "helpdesks/webhook": _webhook_desk,
         "helpdesks/sandbox": _sandbox_desk,
     }
-    return {
-        f"{folder}/{name}.json": content
-        for folder, made in folders.items()
-        for name, content in made()
-    }
+    return (
+        {
+            f"{folder}/{name}.json": content
+            for folder, made in folders.items()
+            for name, content in made()
+        }
+        | samples_sms.simulated()
+        | samples_tencent.simulated()
+        | samples_mail.simulated()
+    )
 
 
 # Signed by wechatpy 1.8 and twilio 9.13, not by us
@@ -429,6 +440,9 @@ def recorded() -> Files:
         if path.exists():
             record = json.loads(path.read_text(encoding="utf-8"))
             yield f"{name}.json", _recorded(record, expected)
+    yield from samples_sms.recorded()
+    yield from samples_tencent.recorded()
+    yield from samples_mail.recorded()
 
 
 def _recorded(record: dict[str, Any], expected: dict[str, Any]) -> dict[str, Any]:

@@ -11,11 +11,16 @@ from typing import Any
 
 from chalicelib.ports import Connector, Helpdesk, InboxContext, TokenCache, WebhookRequest
 from chalicelib.schema import Direction, Message, message_id
+from connectors import wechat_wire
+from connectors.channels.email_sendgrid import SIGNATURE_HEADER, TIMESTAMP_HEADER
 from connectors.registry import CONNECTORS, HELPDESKS
 from infra.local.simulators import Sent
+from tests.sns_signing import know_certificate
 
 SAMPLES = Path(__file__).parent / "samples"
 SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+know_certificate()
 
 
 class OneToken:
@@ -49,6 +54,11 @@ class Sample:
     @property
     def expected(self) -> list[Any]:
         return list(self.content["expected"])
+
+    @property
+    def says(self) -> bool:
+        """Whether it gives messages: receipts and notices are none."""
+        return any(not {"state", "token"} & set(one) for one in self.expected)
 
     @property
     def request(self) -> WebhookRequest:
@@ -92,8 +102,8 @@ def mode(sample: Sample) -> str:
 
 
 def one_of_each() -> list[Sample]:
-    """A sample for every connector and mode."""
-    return list({mode(sample): sample for sample in samples()}.values())
+    """A sample for every connector and mode, one that gives a message."""
+    return list({mode(sample): sample for sample in samples() if sample.says}.values())
 
 
 def samples(*, of: str | None = None) -> list[Sample]:
@@ -120,13 +130,20 @@ def request_of(parts: Mapping[str, Any], now: float) -> WebhookRequest:
         query=tuple(parts["query"].items()),
         body=base64.b64decode(encoded) if encoded else parts.get("body", "").encode(),
         received_at=datetime.fromtimestamp(now, UTC),
+        path_secret=parts.get("path_secret", ""),
     )
+
+
+def path_secret(path: str) -> str:
+    """What follows the inbox in the address of a webhook."""
+    return "/".join(path.split("/")[3:]) if path.startswith("/webhooks/") else ""
 
 
 def arrived(sent: Sent, now: float) -> WebhookRequest:
     """What a simulator sends, as it comes in."""
     parts = {"method": sent.method, "headers": sent.headers, "query": sent.query}
-    return replace(request_of(parts, now), body=sent.body)
+    secret = path_secret(sent.path)
+    return replace(request_of(parts, now), body=sent.body, path_secret=secret)
 
 
 def later(request: WebhookRequest, seconds: float) -> WebhookRequest:
@@ -176,24 +193,50 @@ def like(wanted: Any, found: Any) -> Any:
     return found
 
 
+def enveloped(sample: Sample, body: bytes) -> bytes | None:
+    """The body in one of Tencent's envelopes, as the sample's own is; None where it has no key."""
+    settings = sample.settings
+    if "encoding_aes_key" not in settings:
+        return None
+    key = wechat_wire.aes_key(settings["encoding_aes_key"])
+    receiver = settings.get("app_id") or settings["corp_id"]
+    return wechat_wire.document({"Encrypt": wechat_wire.encrypt(body, key, receiver)}).encode()
+
+
+#: Among headers: the secret that ends the address.
+PATH = "path_secret"
 #: What carries a request's proof: headers and query parameters.
 PROOF: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "email_mailgun": ((PATH,), ()),
+    "email_postmark": ((PATH, "authorization"), ()),
+    "email_sendgrid": ((SIGNATURE_HEADER, TIMESTAMP_HEADER), ()),
     "email_mime": (
         ("webhook-id", "webhook-timestamp", "webhook-signature", "askonce-envelope"),
         (),
     ),
+    "sms_aliyun": ((PATH,), ()),
+    "sms_aws": ((), ()),
+    "sms_tencent": ((PATH,), ()),
     "sms_twilio": (("x-twilio-signature",), ()),
+    "sms_vonage": (("authorization",), ()),
     "webchat": (("authorization",), ()),
     "wechat compatible": ((), ("msg_signature", "timestamp", "nonce")),
     "wechat plain": ((), ("signature", "timestamp", "nonce")),
     "wechat safe": ((), ("msg_signature", "timestamp", "nonce")),
+    "wechat_miniprogram compatible": ((), ("msg_signature", "timestamp", "nonce")),
+    "wechat_miniprogram plain": ((), ("signature", "timestamp", "nonce")),
+    "wechat_miniprogram safe": ((), ("msg_signature", "timestamp", "nonce")),
+    "wecom": ((), ("msg_signature", "timestamp", "nonce")),
+    "wecom_kf": ((), ("msg_signature", "timestamp", "nonce")),
 }
 
 
 def forged(sample: Sample, forge: Callable[[str], tuple[str, ...]]) -> list[WebhookRequest]:
     """The sample's request, once for each part of its proof, with that part forged."""
     request, (headers, params) = sample.request, PROOF[mode(sample)]
+    paths = ["/".join(forge(request.path_secret)) for h in headers if h == PATH]
     return [
-        *(with_header(request, h, *forge(request.header(h))) for h in headers),
+        *(with_header(request, h, *forge(request.header(h))) for h in headers if h != PATH),
+        *(replace(request, path_secret=path) for path in paths),
         *(with_param(request, p, *forge(request.param(p))) for p in params),
     ]

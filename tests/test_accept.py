@@ -195,6 +195,17 @@ def test_a_redelivery_hears_the_same_answer(w: World) -> None:
     assert w.sent("wechat") == [ANSWER]
 
 
+def test_an_answer_too_long_for_the_response_is_a_message_of_its_own(w: World) -> None:
+    long = "It keeps best in a tin. " * 100
+    w.say("wechat", "li", QUESTION)
+    w.settle()
+    w.reply("T1", long)
+    w.settle()
+    assert w.say("wechat", "li", QUESTION).body == "ok"
+    w.settle()
+    assert len([text for text in w.sent("wechat") if long.strip() in text]) == 2
+
+
 def test_a_new_question_hears_nothing_in_the_response(w: World) -> None:
     assert w.say("wechat", "li", QUESTION).body == "ok"
     [stored] = w.messages()

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -118,12 +119,8 @@ ROUTES = {"webhooks": "/webhooks/{inbox}", "replies": "/replies/{helpdesk}"}
 def event_of(sent: Sent, **changes: Any) -> dict[str, Any]:
     """API Gateway's event (REST API, version 1) for a request."""
     _, area, name, *rest = sent.path.split("/")
-    resource = ROUTES.get(area, "/webchat/{inbox}/{page}")
-    if rest == ["messages"]:
-        resource = "/webchat/{inbox}/messages"
+    resource = ROUTES.get(area, "/".join(["/webchat/{inbox}", *rest]))
     parameters = {"helpdesk" if area == "replies" else "inbox": name}
-    if resource.endswith("{page}"):
-        parameters["page"] = rest[0]
     binary = sent.headers.get("Content-Type", "") in app.app.api.binary_types
     headers = dict(sent.headers)
     event = {
@@ -153,7 +150,7 @@ def wechat(text: str = "你好，龙井茶怎么保存？") -> Sent:
 
 
 def sms(text: str = "Where is my tea?", inbox: str = "sms") -> Sent:
-    return simulators.sms(TWILIO, "+8613800138000", text, inbox=inbox)
+    return simulators.twilio(TWILIO, "+8613800138000", text, inbox=inbox)
 
 
 def mail(raw: bytes = b"From: li@example.com\r\nMessage-ID: <1@x>\r\n\r\nhello?") -> Sent:
@@ -261,6 +258,55 @@ def test_another_sites_origin_is_allowed_nothing() -> None:
     assert "Access-Control-Allow-Origin" not in refused["headers"]
 
 
+def test_whoever_asks_too_often_hears_when_to_come_back(
+    deployed: None, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CONFIG_ENVIRONMENT, limited(visitor_per_minute=2))
+    app.pipeline.cache_clear()
+    sent = chat()
+    assert call(sent)["statusCode"] == 200
+    del calls[:]
+    refused = call(sent)
+    assert refused["statusCode"] == 429
+    assert refused["headers"]["Retry-After"] == "60"
+    assert refused["headers"]["Access-Control-Allow-Origin"] == "https://shop.example"
+    assert calls == []
+
+
+def limited(**settings: int) -> str:
+    """The configuration with other settings of the web chat; its path."""
+    path = Path(os.environ[CONFIG_ENVIRONMENT])
+    more = "".join(f"{name} = {value}\n" for name, value in settings.items())
+    content = CONFIG.replace("[inboxes.chat]\n", f"[inboxes.chat]\n{more}")
+    path.write_text(content, encoding="utf-8")
+    return str(path)
+
+
+def test_even_what_nobody_foresaw_lets_the_browser_read_its_status(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent = chat()
+    fault: list[str] = []
+
+    def fail(**_: Any) -> None:
+        fault.append("PutItem")
+        raise RuntimeError("out of order")
+
+    aws.client("dynamodb").meta.events.register_first("before-call.dynamodb.PutItem", fail)
+    answer = call(sent)
+    assert (answer["statusCode"], answer["body"], fault) == (500, "", ["PutItem"])
+    assert answer["headers"]["Access-Control-Allow-Origin"] == "https://shop.example"
+
+
+@pytest.mark.parametrize("page", ["messages", "session", "uploads", "signals"])
+def test_a_browser_may_ask_before_it_asks(page: str) -> None:
+    asked = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
+    answer = call(Sent("OPTIONS", f"/webchat/chat/{page}", asked))
+    assert answer["statusCode"] == 204
+    assert answer["headers"]["Access-Control-Allow-Origin"] == "https://shop.example"
+    assert answer["headers"]["Vary"] == "Origin"
+
+
 # Calls
 
 
@@ -294,6 +340,22 @@ def test_a_refused_request_takes_none(channel: str, calls: list[str]) -> None:
     del calls[:]
     call(sent)
     assert calls == []
+
+
+def test_a_line_with_a_file_takes_no_call_to_the_bucket(calls: list[str]) -> None:
+    token = chat().headers["Authorization"].removeprefix("Bearer ")
+    file = simulators.File("a.png", "image/png", b"png")
+    origin = "https://shop.example"
+    asked = simulators.webchat_upload(token, origin, file, inbox="chat")
+    del calls[:]
+    offer = json.loads(call(asked)["body"])
+    assert calls == []
+    sent = simulators.webchat_message(
+        token, origin, "", file=file, upload=offer["upload"], inbox="chat"
+    )
+    assert call(sent)["statusCode"] == 200
+    assert calls[0] == "PutItem"
+    assert not [name for name in calls if "Object" in name]
 
 
 def test_an_attachment_goes_to_the_bucket_before_the_message_that_names_it(

@@ -24,10 +24,11 @@ from wechatpy.crypto import WeChatCrypto
 from chalicelib.errors import PayloadError, SignatureError
 from chalicelib.ports import Connector, Helpdesk, WebhookRequest
 from chalicelib.schema import Attachment
-from connectors import mime, wechat_wire
+from connectors import mime, mime_out, wechat_wire
 from connectors.signing import StandardWebhook
+from tests import nearly_mail
 from tests.make_samples import STANDARD_SECRET, WECHAT
-from tests.recorded import Sample, desk_samples, forged, mode, one_of_each, with_header
+from tests.recorded import Sample, desk_samples, enveloped, forged, mode, one_of_each, with_header
 
 bounded = settings(max_examples=100, deadline=None)
 
@@ -59,10 +60,47 @@ trees = st.recursive(
     max_leaves=12,
 ).map(lambda text: f"<xml>{text}</xml>".encode())
 
+flat_json = st.dictionaries(
+    st.sampled_from(FIELDS) | st.text(max_size=5),
+    st.recursive(
+        values | st.none() | st.booleans() | st.integers() | st.floats() | st.just("\ud800"),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner),
+        max_leaves=8,
+    ),
+).map(lambda found: json.dumps(found).encode())
+
 NAMES = ["MessageSid", "SmsSid", "From", "To", "Body", "NumMedia", "MediaUrl0", "MediaContentType0"]
+STATES = ["SmsStatus", "MessageStatus", "ErrorCode", "OptOutType", "status", "err-code", "scts"]
+VONAGE = [
+    "msisdn", "to", "messageId", "message-timestamp", "text", "type", "concat", "concat-ref",
+    "concat-total", "concat-part", "udh", "data", "api-key",
+]  # fmt: skip
+words = st.sampled_from([*NUMBERS, "delivered", "failed", "STOP", "true", "unicode", "binary"])
 forms = st.dictionaries(
-    st.sampled_from(NAMES) | st.text(max_size=5), st.sampled_from(NUMBERS) | st.text(max_size=20)
+    st.sampled_from([*NAMES, *STATES, *VONAGE]) | st.text(max_size=5), words | st.text(max_size=20)
 ).map(lambda form: urlencode(form).encode())
+
+PUSHED = [
+    "phone_number", "content", "send_time", "dest_code", "sequence_id", "mobile", "nationcode",
+    "text", "time", "extend", "sign", "report_status", "sid", "user_receive_time", "success",
+    "biz_id", "err_code", "report_time", "originationNumber", "destinationNumber", "messageBody",
+    "messageKeyword", "inboundMessageId", "eventType", "messageStatus", "messageId", "from", "to",
+    "message_type", "message_uuid", "timestamp", "status", "channel", "image", "msisdn",
+]  # fmt: skip
+pushed = st.dictionaries(
+    st.sampled_from(PUSHED) | st.text(max_size=5),
+    st.deferred(lambda: json_values) | words | st.integers() | st.just("2026-01-01 09:00:00"),
+)
+pushes = (pushed | st.lists(pushed, max_size=3)).map(lambda found: json.dumps(found).encode())
+notices = st.fixed_dictionaries(
+    {
+        "Type": st.sampled_from(["Notification", "SubscriptionConfirmation", "Other"]),
+        "MessageId": st.text(max_size=9),
+        "TopicArn": st.text(max_size=9),
+        "Timestamp": st.sampled_from(["2026-01-01T09:00:00.000Z", "now", ""]),
+        "Message": pushes.map(bytes.decode) | st.text(max_size=9),
+    }
+).map(lambda found: json.dumps(found).encode())
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -133,19 +171,25 @@ mails = st.recursive(
 #: {connector: what it may be given}
 NEARLY_RIGHT: dict[str, Any] = {
     "email_mime": mails,
+    "email_mailgun": nearly_mail.forms_with(mails),
+    "email_sendgrid": nearly_mail.forms_with(mails),
+    "email_postmark": nearly_mail.postmark,
     "sms_twilio": forms,
+    "sms_vonage": forms | pushes,
+    "sms_aliyun": pushes,
+    "sms_tencent": pushes,
+    "sms_aws": notices | pushes,
     "webchat": objects,
     "wechat": flat_xml | trees,
+    "wechat_miniprogram": flat_xml | trees | flat_json,
+    "wecom": flat_xml | trees | flat_json,
+    "wecom_kf": flat_xml | trees | flat_json,
 }
 
 
 def sealed(sample: Sample, body: bytes) -> bytes:
     """The body, in an envelope where the sample's mode has one."""
-    if sample.plugin != "wechat" or sample.settings["mode"] == "plain":
-        return body
-    key = wechat_wire.aes_key(sample.settings["encoding_aes_key"])
-    envelope = wechat_wire.encrypt(body, key, sample.settings["app_id"])
-    return wechat_wire.document({"Encrypt": envelope}).encode()
+    return body if sample.settings.get("mode") == "plain" else enveloped(sample, body) or body
 
 
 @cache
@@ -276,7 +320,7 @@ def test_every_header_of_an_outgoing_mail_is_one_that_we_set(
     assert sorted(again.keys()) == sorted(USUAL + ABOUT_BODY)
     assert (people(again, "From"), people(again, "To")) == ([SENDER], [TO])
     assert (ours.sender, ours.one_author) == (SENDER, True)
-    assert (ours.sender_name, ours.subject) == (mime._harmless(name), mime._harmless(subject))
+    assert (ours.sender_name, ours.subject) == (mime_out.harmless(name), mime_out.harmless(subject))
 
 
 @bounded
@@ -308,7 +352,7 @@ def one_end(text: str) -> str:
 @given(text=st.text(max_size=300))
 def test_a_mail_says_what_was_written(text: str) -> None:
     sent = read_again(mail(text=text).as_bytes()).get_content()
-    assert one_end(sent).rstrip("\n") == one_end(text).rstrip("\n")
+    assert one_end(sent).rstrip("\n") == mime_out.plain(text).rstrip("\n")
 
 
 # Mail: what comes in

@@ -1,39 +1,47 @@
 """Web chat: our own channel, hosted by us, read by the widget in webchat_widget.js.
 
-docs/webchat.md describes the protocol. In short, below /webchat/<inbox>:
+docs/webchat.md and docs/webchat.openapi.yaml describe the protocol. Below /webchat/<inbox>:
 
-    POST session     {identity?, token?}   -> {token, visitor, expires_at}
-    POST messages    {client_id, text}     -> {id, answer?}           Authorization: Bearer <token>
-    GET  messages    ?after=<seq>&wait=<s> -> {messages, after}       Authorization: Bearer <token>
+    POST session    {identity?, token?}              -> {token, visitor, expires_at}
+    POST messages   {client_id, text, files}         -> {id, answer?}
+    GET  messages   ?after=<seq>&wait=<s>&mark=<m>   -> {messages, after, agent, mark}
+    POST uploads    {name, media_type, size_bytes}   -> {upload, url, fields, expires_at}
+    POST signals    {kind: typing} or {kind: read, seq}
     GET  widget.js
 
-A token is a JWT of ours (https://www.rfc-editor.org/rfc/rfc7519), bound to the inbox, the visitor
-and the origin, and lives for minutes; an expired one is exchanged for a fresh one of the same
-visitor. `identity` is a JWT that your own site's server signs for the customer who is logged in:
-what it says is verified evidence. It is never a URL parameter, where logs would keep it.
+All but the first and the last want `Authorization: Bearer <token>`: connectors/webchat_tokens.py.
+A file is put into the bucket with a form that is signed for just this file
+(https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingHTTPPOST.html) and then named in a
+message; its key lies in the visitor's own folder, so that nobody names another one's.
 """
 
-import base64
+import re
 import secrets
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from chalicelib.errors import (
+    NotFoundError,
+    PayloadError,
+    SignatureError,
+    TooLargeError,
+    WebhookError,
 )
-
-from chalicelib.errors import NotFoundError, PayloadError, SignatureError
 from chalicelib.ports import (
+    Allowance,
     Capabilities,
     FeedEntry,
     HostedConnector,
     PluginSettings,
+    Presence,
+    Upload,
+    UploadForm,
     WebhookRequest,
     WebhookResponse,
 )
@@ -50,11 +58,24 @@ from chalicelib.schema import (
 )
 from connectors.mime import safe_name
 from connectors.signing import Secret, Secrets, values
+from connectors.webchat_tokens import Tokens
 
 _JSON = "application/json; charset=utf-8"
-_RENEWABLE_SECONDS = 90 * 24 * 3600
 _MAX_TEXT = 8000
 _MAX_FILES = 5
+_UPLOAD_SECONDS = 15 * 60
+#: What a visitor may send unless the inbox says otherwise: nothing that a browser would run.
+FILE_TYPES = (
+    "image/png", "image/jpeg", "image/gif", "image/webp", "image/heic",
+    "audio/mpeg", "audio/mp4", "audio/ogg", "audio/webm",
+    "video/mp4", "video/quicktime", "video/webm",
+    "application/pdf", "text/plain", "text/csv",
+    "application/msword", "application/vnd.ms-excel",
+    "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+)  # fmt: skip
+#: How many calls of the quota one call takes.
+_COSTS = {"session": 2, "messages": 2, "uploads": 4, "read": 1, "signals": 1}
 
 
 class WebChatSettings(PluginSettings):
@@ -67,6 +88,13 @@ class WebChatSettings(PluginSettings):
     #: Shared with your own site's server, which signs identities with it; as long.
     identity_secret: Secret | None = None
     token_minutes: int = Field(default=30, ge=1, le=24 * 60)
+    max_file_megabytes: int = Field(default=10, ge=1, le=25)
+    file_types: tuple[str, ...] = FILE_TYPES
+    #: Calls of one kind, per minute; messages count twice, uploads four times. The last is what
+    #: one container takes for the whole inbox.
+    visitor_per_minute: int = Field(default=60, ge=1)
+    address_per_minute: int = Field(default=600, ge=1)
+    inbox_per_minute: int = Field(default=6000, ge=1)
 
     @field_validator("token_secret", "identity_secret")
     @classmethod
@@ -79,33 +107,57 @@ class WebChatSettings(PluginSettings):
     @classmethod
     def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         for origin in origins:
-            if not origin.startswith(("https://", "http://")) or origin.count("/") != 2:
-                raise ValueError(f'"{origin}" is no origin: https://host, without a path')
+            if not re.fullmatch(r"https?://[a-z0-9.\-\[\]:]+", origin):
+                raise ValueError(f'"{origin}" is no origin: https://host, lower-case, no path')
         return origins
 
 
-class _Session(BaseModel):
+def _number(given: Any) -> Any:
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        raise ValueError("is no number")
+    return given
+
+
+#: What JSON Schema calls an integer: 3 and 3.0, and neither "3" nor true.
+Whole = Annotated[int, BeforeValidator(_number)]
+
+
+class _Asked(BaseModel):
     model_config = ConfigDict(extra="ignore")
+
+
+class _Session(_Asked):
     identity: str | None = Field(default=None, max_length=4096)
     token: str | None = Field(default=None, max_length=4096)
 
 
-class _File(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+class _Upload(_Asked):
     name: str = Field(default="", max_length=500)
-    media_type: str = Field(default="application/octet-stream", max_length=100)
-    content: str = Field(max_length=800_000)
+    media_type: str = Field(max_length=100)
+    size_bytes: Whole = Field(ge=1)
 
 
-class _Said(BaseModel):
+class _Signal(_Asked):
+    kind: Literal["typing", "read"]
+    seq: Whole = Field(default=0, ge=0, le=10**9)
+
+
+class _File(_Asked):
+    upload: str = Field(max_length=200)
+    name: str = Field(default="", max_length=500)
+    media_type: str = Field(max_length=100)
+
+
+class _Said(_Asked):
     """What the widget posts."""
 
-    model_config = ConfigDict(extra="ignore")
     #: The widget's own id of the line, the same when it tries again.
     client_id: str = Field(min_length=8, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")
     text: str = Field(default="", max_length=_MAX_TEXT)
     files: list[_File] = Field(default=[], max_length=_MAX_FILES)
-    sent_at: datetime | None = None
+
+
+A = TypeVar("A", bound=_Asked)
 
 
 class WebChat(HostedConnector):
@@ -121,11 +173,20 @@ class WebChat(HostedConnector):
         resends_safely=True,
         evidence=("visitor_token", "signed_identity"),
     )
-    max_body_bytes = 1024 * 1024
+    max_body_bytes = 128 * 1024
 
     settings: WebChatSettings
 
     # Who is it
+
+    @cached_property
+    def _tokens(self) -> Tokens:
+        return Tokens(
+            inbox=self.context.name,
+            secret=self.settings.token_secret,
+            identity_secret=self.settings.identity_secret,
+            minutes=self.settings.token_minutes,
+        )
 
     def reader(self, request: WebhookRequest) -> str:
         return f"webchat:{self._claims(request)['sub']}"
@@ -138,28 +199,21 @@ class WebChat(HostedConnector):
         scheme, _, token = request.header("authorization").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise SignatureError("there is no token")
-        claims = self._decoded(token, request.received_at)
+        claims = self._tokens.read(token, request.received_at)
         origin = request.header("origin")
         if origin and origin != claims.get("org"):
             raise SignatureError("the token belongs to another origin")
         return claims
 
-    def _decoded(self, token: str, now: datetime, grace_seconds: int = 0) -> dict[str, Any]:
-        for secret in values(self.settings.token_secret):
-            claims = _verified(token, secret, self._audience)
-            if claims is not None:
-                break
-        else:
-            raise SignatureError("the token is not ours")
-        if not isinstance(claims.get("sub"), str) or not isinstance(claims.get("exp"), int):
-            raise SignatureError("the token is not ours")
-        if now.timestamp() > claims["exp"] + grace_seconds:
-            raise SignatureError("the token has expired")
-        return claims
-
-    @property
-    def _audience(self) -> str:
-        return f"askonce:{self.context.name}"
+    def allowances(self, call: str, request: WebhookRequest) -> Iterator[Allowance]:
+        """The address first: whoever has no token uses up nobody else's quota."""
+        limits, cost = self.settings, _COSTS.get(call, 1)
+        network = _network(request.source_ip)
+        yield Allowance(party=f"from {network}", per_minute=limits.address_per_minute, cost=cost)
+        if call != "session":
+            visitor = self.reader(request)
+            yield Allowance(party=visitor, per_minute=limits.visitor_per_minute, cost=cost)
+        yield Allowance(party="all", per_minute=limits.inbox_per_minute, cost=cost)
 
     # Pages
 
@@ -172,7 +226,11 @@ class WebChat(HostedConnector):
             return WebhookResponse(
                 body=_widget(),
                 content_type="text/javascript; charset=utf-8",
-                headers={"Cache-Control": "public, max-age=300"},
+                headers={
+                    "Cache-Control": "public, max-age=300",
+                    "Cross-Origin-Resource-Policy": "cross-origin",
+                    "X-Content-Type-Options": "nosniff",
+                },
             )
         raise NotFoundError(f"web chat has no page {name}")
 
@@ -181,82 +239,89 @@ class WebChat(HostedConnector):
         origin = request.header("origin")
         if origin not in self.settings.origins:
             raise SignatureError("the origin is not on the inbox's list")
-        try:
-            asked = _Session.model_validate_json(request.body or b"{}")
-        except ValidationError:
-            raise SignatureError("the session request is malformed") from None
-        claims = self._visitor(asked, origin, request.received_at)
-        now = int(request.received_at.timestamp())
-        claims |= {"exp": now + self.settings.token_minutes * 60, "iat": now}
-        return _json_response(
-            {
-                "token": _signed(claims, values(self.settings.token_secret)[0]),
-                "visitor": claims["sub"],
-                "expires_at": datetime.fromtimestamp(claims["exp"], UTC).isoformat(),
-            }
-        )
+        asked = _asked(_Session, request.body or b"{}")
+        claims = self._tokens.visitor(asked.identity, asked.token, origin, request.received_at)
+        token, until = self._tokens.issue(claims, origin, request.received_at)
+        told = {"token": token, "visitor": claims["sub"], "expires_at": until.isoformat()}
+        return _json_response(told)
 
-    def _visitor(self, asked: _Session, origin: str, now: datetime) -> dict[str, Any]:
-        own = {"aud": self._audience, "org": origin}
-        if asked.identity:
-            known = self._identity(asked.identity, now)
-            # Of the customer's id, so that the same customer has one chat on all devices.
-            visitor = digest(self._audience, str(known["sub"]))
-            return own | {"sub": f"c{visitor}", "known": known}
-        if asked.token:
-            before = self._decoded(asked.token, now, grace_seconds=_RENEWABLE_SECONDS)
-            if before.get("org") != origin or "known" in before:
-                raise SignatureError("the token cannot be renewed here")
-            return own | {"sub": before["sub"]}
-        return own | {"sub": f"v{secrets.token_hex(16)}"}
+    # Files, and what happens without words
 
-    def _identity(self, token: str, now: datetime) -> dict[str, Any]:
-        """What your site's server signed about its customer: sub, and email or phone if known."""
-        if self.settings.identity_secret is None:
-            raise SignatureError("identities are not set up for this inbox")
-        claims = _verified(token, self.settings.identity_secret.get_secret_value(), None)
-        expires = claims.get("exp") if claims else None
-        if not claims or not claims.get("sub") or not isinstance(expires, int):
-            raise SignatureError("the identity is not signed by the site")
-        if now.timestamp() > expires:
-            raise SignatureError("the identity has expired")
-        return {k: str(claims[k])[:256] for k in ("sub", "email", "phone", "name") if claims.get(k)}
+    def upload(self, request: WebhookRequest) -> Upload:
+        folder = self._folder(self.reader(request))
+        asked = _asked(_Upload, request.body)
+        media_type = asked.media_type.lower()
+        max_bytes = self.settings.max_file_megabytes * 1_000_000
+        if media_type not in self.settings.file_types:
+            raise WebhookError("files of this type are not taken")
+        if asked.size_bytes > max_bytes:
+            raise TooLargeError(f"files over {max_bytes} bytes are not taken")
+        key = folder + secrets.token_hex(16)
+        return Upload(key=key, media_type=media_type, max_bytes=max_bytes, seconds=_UPLOAD_SECONDS)
+
+    def offer(self, upload: Upload, form: UploadForm) -> WebhookResponse:
+        told = {"upload": upload.key, "url": form.url, "fields": dict(form.fields)}
+        return _json_response(told | {"seconds": upload.seconds})
+
+    def _folder(self, address: str) -> str:
+        return f"uploads/{digest(self.context.name, address)}/"
+
+    def signal(self, request: WebhookRequest) -> Mapping[str, str | int]:
+        self.verify(request)
+        asked = _asked(_Signal, request.body)
+        return {"kind": asked.kind} | ({"seq": asked.seq} if asked.kind == "read" else {})
 
     # In
 
     def parse(self, request: WebhookRequest) -> list[Message]:
         claims = self._claims(request)
+        address = f"webchat:{claims['sub']}"
         try:
             said = _Said.model_validate_json(request.body)
-            files = tuple(_attachment(f) for f in said.files)
-        except ValueError as error:  # ValidationError, and whatever is wrong with base64
-            what = error.errors()[0]["loc"] if isinstance(error, ValidationError) else "files"
-            raise PayloadError(f"the message is malformed: {what}") from None
-        if not said.text.strip() and not files:
-            raise PayloadError("the message is empty")
-        address = f"webchat:{claims['sub']}"
-        known = claims.get("known", {})
-        try:
-            message = Message(
-                id=message_id(self.context.name, address, said.client_id),
-                direction=Direction.INBOUND,
-                channel=Channel.WEBCHAT,
-                connector=self.name,
-                inbox=self.context.name,
-                external_id=said.client_id,
-                address=address,
-                account=str(claims.get("org", "")),
-                sender_name=str(known.get("name", "")),
-                evidence=tuple(_evidence(address, known)),
-                kind=Kind.TEXT if said.text.strip() else _kind(files),
-                text=said.text,
-                attachments=files,
-                sent_at=request.received_at,  # a visitor's clock proves nothing
-                received_at=request.received_at,
-            )
+            files = tuple(self._attachment(f, address) for f in said.files)
+            message = self._message(said, files, address, claims, request.received_at)
         except ValidationError as error:
             raise PayloadError(f"the message is malformed: {error.errors()[0]['loc']}") from None
+        if not said.text.strip() and not files:
+            raise PayloadError("the message is empty")
         return [message]
+
+    def _message(
+        self,
+        said: _Said,
+        files: tuple[Attachment, ...],
+        address: str,
+        claims: Mapping[str, Any],
+        received_at: datetime,
+    ) -> Message:
+        known = claims.get("known", {})
+        return Message(
+            id=message_id(self.context.name, address, said.client_id),
+            direction=Direction.INBOUND,
+            channel=Channel.WEBCHAT,
+            connector=self.name,
+            inbox=self.context.name,
+            external_id=said.client_id,
+            address=address,
+            account=str(claims.get("org", "")),
+            sender_name=str(known.get("name", "")),
+            evidence=tuple(_evidence(address, known, claims.get("was"))),
+            kind=Kind.TEXT if said.text.strip() or not files else _kind(files),
+            text=said.text,
+            attachments=files,
+            sent_at=received_at,  # a visitor's clock proves nothing
+            received_at=received_at,
+        )
+
+    def _attachment(self, file: _File, address: str) -> Attachment:
+        """A file by its key, if the visitor may have put one there."""
+        own = re.escape(self._folder(address))
+        if not re.fullmatch(own + "[0-9a-f]{32}", file.upload):
+            raise PayloadError("the file is not an upload of this visitor")
+        media_type = file.media_type.lower()
+        if media_type not in self.settings.file_types:
+            raise PayloadError("files of this type are not taken")
+        return Attachment(name=safe_name(file.name), media_type=media_type, source=file.upload)
 
     # Out
 
@@ -264,7 +329,8 @@ class WebChat(HostedConnector):
         self, messages: Sequence[Message], answer: Message | None = None
     ) -> WebhookResponse:
         if not messages:
-            return _json_response({"error": "the message could not be read"}, status=202)
+            # Nobody sends this again by itself, and the visitor should know.
+            return _json_response({"error": "the message could not be read"}, status=422)
         body: dict[str, Any] = {"id": messages[0].id}
         if answer:
             body["answer"] = _line(answer)
@@ -274,45 +340,47 @@ class WebChat(HostedConnector):
         """Nothing to send: the visitor reads it from the feed, where delivering puts it."""
         return message.id
 
-    def transcript(self, entries: Sequence[FeedEntry], after: int) -> WebhookResponse:
-        lines = [{"seq": e.seq, **_line(e.message)} for e in entries]
-        return _json_response({"messages": lines, "after": entries[-1].seq if entries else after})
+    def transcript(
+        self, entries: Sequence[FeedEntry], after: int, presence: Presence
+    ) -> WebhookResponse:
+        read_at = presence.read_at.isoformat() if presence.read_at else None
+        return _json_response(
+            {
+                "messages": [{"seq": e.seq, **_line(e.message)} for e in entries],
+                "after": entries[-1].seq if entries else after,
+                "agent": {"typing_seconds": round(presence.typing_seconds, 1), "read_at": read_at},
+                "mark": presence.mark,
+            }
+        )
 
     def response_headers(self, request: WebhookRequest) -> Mapping[str, str]:
         """CORS for exactly the configured origins: never `*`, never what the caller says it is."""
-        origin = next(iter(request.headers.get("origin", ())), "")
-        if origin not in self.settings.origins:
+        origins = request.headers.get("origin", ())
+        if len(origins) != 1 or origins[0] not in self.settings.origins:
             return {"Vary": "Origin"}
         return {
             "Vary": "Origin",
-            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Allow-Origin": origins[0],
             "Access-Control-Allow-Headers": "Authorization, Content-Type",
             "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
+            "Access-Control-Expose-Headers": "Retry-After",
             "Access-Control-Max-Age": "600",
         }
 
 
-def _evidence(address: str, known: Mapping[str, str]) -> list[Evidence]:
-    """The visitor's token proves the visitor; the site's signature proves the rest."""
-    found = [Evidence(address=address, level=Level.VERIFIED, source="visitor_token")]
+def _evidence(address: str, known: Mapping[str, str], was: str | None) -> Iterator[Evidence]:
+    """The visitor's token proves the visitor; the site's signature proves the rest.
+
+    The anonymous visitor of a moment ago used the same browser, which need not be the same person:
+    whoever kept that visitor's token would else read a customer's answers with it.
+    """
+    yield Evidence(address=address, level=Level.VERIFIED, source="visitor_token")
     for claim, prefix in (("sub", "external:"), ("email", "email:"), ("phone", "phone:")):
         if claim in known:
             value = known[claim].lower() if claim == "email" else known[claim]
-            proven = Evidence(
-                address=prefix + value, level=Level.VERIFIED, source="signed_identity"
-            )
-            found.append(proven)
-    return found
-
-
-def _attachment(file: _File) -> Attachment:
-    content = base64.b64decode(file.content, validate=True)
-    return Attachment(
-        name=safe_name(file.name),
-        media_type=file.media_type.lower(),
-        size_bytes=len(content),
-        content=content,
-    )
+            yield Evidence(address=prefix + value, level=Level.VERIFIED, source="signed_identity")
+    if was:
+        yield Evidence(address=f"webchat:{was}", level=Level.CLAIMED, source="same_browser")
 
 
 _FILE_KINDS = {"image": Kind.IMAGE, "audio": Kind.AUDIO, "video": Kind.VIDEO}
@@ -330,9 +398,28 @@ def _line(message: Message) -> dict[str, Any]:
         "from": "you" if message.direction is Direction.INBOUND else "us",
         "author": message.author,
         "text": message.text,
-        "files": [{"name": a.name, "media_type": a.media_type} for a in message.attachments],
+        "files": [
+            {"name": a.name, "media_type": a.media_type, "url": a.url} for a in message.attachments
+        ],
         "at": message.sent_at.isoformat(),
     }
+
+
+def _asked(kind: type[A], body: bytes) -> A:
+    """WebhookError, which is 400: nothing here is worth keeping."""
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        raise WebhookError(f"the request is malformed: {error.errors()[0]['loc']}") from None
+
+
+def _network(source_ip: str) -> str:
+    """Whoever has one address of IPv6 has the whole /64."""
+    try:
+        address = ip_address(source_ip)
+    except ValueError:
+        return "nowhere"
+    return str(address if address.version == 4 else ip_network((address, 64), strict=False))
 
 
 def _json_response(body: Mapping[str, Any], status: int = 200) -> WebhookResponse:
@@ -348,27 +435,3 @@ def _json_response(body: Mapping[str, Any], status: int = 200) -> WebhookRespons
 
 def _widget() -> str:
     return Path(__file__).with_name("webchat_widget.js").read_text(encoding="utf-8")
-
-
-def _signed(claims: Mapping[str, Any], secret: str) -> str:
-    import jwt
-
-    return jwt.encode(dict(claims), secret, algorithm="HS256")
-
-
-def _verified(token: str, secret: str, audience: str | None) -> dict[str, Any] | None:
-    """The claims of a JWT if HS256 and the audience are right, else None; checks no times."""
-    import jwt
-
-    checks = {"verify_exp": False, "verify_iat": False, "verify_nbf": False}
-    try:
-        claims = jwt.decode(
-            token,
-            secret,
-            algorithms=["HS256"],
-            audience=audience,
-            options=checks if audience else checks | {"verify_aud": False},  # type: ignore[arg-type]
-        )
-    except (jwt.PyJWTError, ValueError, UnicodeError):
-        return None
-    return dict(claims)

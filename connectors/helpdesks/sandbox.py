@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chalicelib.errors import PayloadError, RetryableError
-from chalicelib.ports import Helpdesk, PluginSettings, WebhookRequest
+from chalicelib.ports import Helpdesk, PluginSettings, Signal, WebhookRequest
 from chalicelib.schema import Conversation, Message, Moment, Reply, TicketChange
 from connectors import http
 from connectors.signing import Secrets, StandardWebhook, values
@@ -27,7 +27,7 @@ class SandboxSettings(PluginSettings):
 
 class _Event(BaseModel):
     model_config = ConfigDict(extra="ignore")
-    type: Literal["reply", "note", "closed", "reopened"]
+    type: Literal["reply", "note", "closed", "reopened", "typing", "read"]
     ticket: str = Field(min_length=1, max_length=512)
     id: str = Field(min_length=1, max_length=512)
     text: str = ""
@@ -89,13 +89,15 @@ class Sandbox(Helpdesk):
     def verify(self, request: WebhookRequest) -> None:
         self._signature.verify(request)
 
-    def parse(self, request: WebhookRequest) -> list[Reply | TicketChange]:
+    def parse(self, request: WebhookRequest) -> list[Reply | TicketChange | Signal]:
         try:
             event = _Event.model_validate_json(request.body)
         except ValidationError as error:
             raise PayloadError(f"the event is malformed: {error.errors()[0]['loc']}") from None
         if event.type == "note":
             return []
+        if event.type in ("typing", "read"):
+            return [Signal(ticket_id=event.ticket, kind=event.type)]
         if event.type == "reply":
             if not event.text.strip():
                 raise PayloadError("the reply is empty")

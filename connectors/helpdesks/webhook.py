@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from chalicelib.errors import PayloadError
-from chalicelib.ports import Helpdesk, PluginSettings, WebhookRequest
+from chalicelib.ports import Helpdesk, PluginSettings, Signal, WebhookRequest
 from chalicelib.schema import Conversation, Message, Moment, Reply, TicketChange
 from connectors import http
 from connectors.signing import Secrets, StandardWebhook
@@ -50,9 +50,12 @@ class _NoteCreated(_Event):
     type: Literal["note.created"]
 
 
-_ANY_EVENT: TypeAdapter[_ReplyCreated | _TicketMoved | _NoteCreated] = TypeAdapter(
-    Annotated[_ReplyCreated | _TicketMoved | _NoteCreated, Field(discriminator="type")]
-)
+class _AgentActive(_Event):
+    type: Literal["agent.typing", "agent.read"]
+
+
+_Any = _ReplyCreated | _TicketMoved | _NoteCreated | _AgentActive
+_ANY_EVENT: TypeAdapter[_Any] = TypeAdapter(Annotated[_Any, Field(discriminator="type")])
 
 
 class WebhookDesk(Helpdesk):
@@ -127,7 +130,7 @@ class WebhookDesk(Helpdesk):
     def verify(self, request: WebhookRequest) -> None:
         self._signature.verify(request)
 
-    def parse(self, request: WebhookRequest) -> list[Reply | TicketChange]:
+    def parse(self, request: WebhookRequest) -> list[Reply | TicketChange | Signal]:
         try:
             return _translated(_ANY_EVENT.validate_json(request.body), request)
         except ValidationError as error:
@@ -135,7 +138,7 @@ class WebhookDesk(Helpdesk):
             raise PayloadError(f"the event is malformed: {first['loc']} {first['type']}") from None
 
 
-def _translated(event: _Event, request: WebhookRequest) -> list[Reply | TicketChange]:
+def _translated(event: _Event, request: WebhookRequest) -> list[Reply | TicketChange | Signal]:
     at = event.at or request.received_at
     match event:
         case _ReplyCreated():
@@ -157,6 +160,9 @@ def _translated(event: _Event, request: WebhookRequest) -> list[Reply | TicketCh
                     at=at,
                 )
             ]
+        case _AgentActive():
+            kind: Literal["typing", "read"] = "typing" if event.type == "agent.typing" else "read"
+            return [Signal(ticket_id=event.ticket_id, kind=kind)]
         case _:
             return []  # a private remark
 

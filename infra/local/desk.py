@@ -9,6 +9,7 @@ import json
 import threading
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import requests
@@ -73,6 +74,12 @@ class Desk:
         """`closed` or `open`."""
         self._records.set_state(ticket, state)
         return self._say(ticket, "closed" if state == "closed" else "reopened", "")
+
+    def signal(self, ticket: str, kind: str) -> bool:
+        """`typing` or `read`: told at once or never."""
+        at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        self._post({"type": kind, "ticket": ticket, "id": uuid.uuid4().hex, "at": at})
+        return True
 
     def _say(self, ticket: str, kind: str, text: str) -> bool:
         event = uuid.uuid4().hex

@@ -14,6 +14,7 @@ from typing import Any
 from chalicelib.errors import ConfigurationError
 from chalicelib.settings import Deployment, Document, SecretReader
 from connectors.registry import CONNECTORS, HELPDESKS
+from infra.local.simulators.mail import sendgrid_public_key
 
 
 def _word(length: int) -> str:
@@ -29,15 +30,44 @@ def _aes_key() -> str:
     return base64.b64encode(secrets.token_bytes(32)).decode().rstrip("=")
 
 
+_WECOM: Mapping[str, Callable[[], str]] = {
+    "secret": lambda: _word(43),
+    "token": lambda: _word(24),
+    "encoding_aes_key": _aes_key,
+}
+_WECHAT: Mapping[str, Callable[[], str]] = {
+    "path_secret": lambda: _word(32),
+    "app_secret": lambda: secrets.token_hex(16),
+    "token": lambda: _word(24),
+    "encoding_aes_key": _aes_key,
+}
 #: connector -> setting -> how its secret looks.
 _MAKERS: Mapping[str, Mapping[str, Callable[[], str]]] = {
-    "wechat": {
-        "app_secret": lambda: secrets.token_hex(16),
-        "token": lambda: _word(24),
-        "encoding_aes_key": _aes_key,
+    "wechat": _WECHAT,
+    "wechat_miniprogram": _WECHAT,
+    "wecom": _WECOM,
+    "wecom_kf": _WECOM,
+    "email_mime": {"signing_secret": _webhook_secret, "reply_secret": lambda: _word(32)},
+    "email_mailgun": {
+        "signing_key": lambda: secrets.token_hex(16),
+        "path_secret": lambda: f"{_word(32)}.mime",
+        "api_key": lambda: _word(32),
+        "reply_secret": lambda: _word(32),
     },
-    "email_mime": {"signing_secret": _webhook_secret},
-    "sms_twilio": {"auth_token": lambda: secrets.token_hex(16)},
+    "email_sendgrid": {"api_key": lambda: f"SG.{_word(40)}", "reply_secret": lambda: _word(32)},
+    "email_postmark": {
+        "basic_auth": lambda: f"postmark:{_word(24)}",
+        "path_secret": lambda: _word(32),
+        "server_token": lambda: _word(32),
+        "reply_secret": lambda: _word(32),
+    },
+    "sms_twilio": {
+        "auth_token": lambda: secrets.token_hex(16),
+        "shared_key": lambda: _word(40),
+    },
+    "sms_vonage": {"api_secret": lambda: _word(16), "signature_secret": lambda: _word(48)},
+    "sms_aliyun": {"path_secret": lambda: _word(32), "access_key_secret": lambda: _word(30)},
+    "sms_tencent": {"path_secret": lambda: _word(32), "secret_key": lambda: _word(32)},
     "webchat": {"token_secret": lambda: _word(40), "identity_secret": lambda: _word(40)},
     "sandbox": {"secret": _webhook_secret},
     "webhook": {"secret": _webhook_secret},
@@ -47,12 +77,32 @@ _MAKERS: Mapping[str, Mapping[str, Callable[[], str]]] = {
 SMTP_ENVIRONMENT = "ASKONCE_LOCAL_SMTP_URL"
 
 
+#: The embedded AWS has the stack's topic in this region and account.
+LOCAL_TOPIC = "arn:aws:sns:us-east-1:123456789012:askonce-local-inbound"
+
+
 def outside_addresses(page: str) -> dict[str, dict[str, Any]]:
     """connector -> the settings that point outside, pointed at the local fakes instead."""
     return {
         "wechat": {"api_url": f"{page}/providers/wechat"},
+        "wechat_miniprogram": {"api_url": f"{page}/providers/wechat_miniprogram"},
+        "wecom": {"api_url": f"{page}/providers/wecom"},
+        "wecom_kf": {"api_url": f"{page}/providers/wecom_kf"},
         "sms_twilio": {"api_url": f"{page}/providers/twilio"},
-        "email_mime": {"smtp_url": f"env:{SMTP_ENVIRONMENT}"},
+        "sms_vonage": {
+            "sms_url": f"{page}/providers/sms_vonage",
+            "messages_url": f"{page}/providers/sms_vonage",
+        },
+        "sms_aws": {"topic_arns": LOCAL_TOPIC, "api_url": f"{page}/providers/sms_aws"},
+        "sms_aliyun": {"api_url": f"{page}/providers/sms_aliyun"},
+        "sms_tencent": {"api_url": f"{page}/providers/sms_tencent"},
+        "email_mime": {"smtp_url": f"env:{SMTP_ENVIRONMENT}", "out": "smtp"},
+        "email_mailgun": {"api_url": f"{page}/providers/email_mailgun"},
+        "email_sendgrid": {
+            "api_url": f"{page}/providers/email_sendgrid",
+            "public_key": sendgrid_public_key(),
+        },
+        "email_postmark": {"api_url": f"{page}/providers/email_postmark"},
         "webchat": {"origins": [page]},
         "sandbox": {"url": page},
     }

@@ -57,13 +57,21 @@ PEOPLE = {p.key: p for p in (LI, MEI, MALLORY)}
 KNOWN = [p for p in PEOPLE.values() if p.customer]
 
 
+#: connector -> the customer's address there.
+_PLACES = {
+    "wechat": "wechat:{app_id}:{id}",
+    "wechat_miniprogram": "wechat:{app_id}:{id}",
+    "wecom": "wecom:{corp_id}:{id}",
+    "wecom_kf": "wecom_kf:{corp_id}:{id}",
+}
+
+
 def know_customers(store: Store, document: Document) -> None:
     """The shop's customer list: which addresses are one person. Safe to repeat."""
     contacts = Contacts(store, lambda: datetime.now(UTC))
-    inboxes = document.inboxes.values()
-    app_ids = [i["app_id"] for i in inboxes if i.get("connector") == "wechat"]
+    ours = [i for i in document.inboxes.values() if i.get("connector") in _PLACES]
     for person in KNOWN:
         email = f"email:{person.email}"
-        own = [f"wechat:{app_id}:{person.openid}" for app_id in app_ids]
+        own = [_PLACES[i["connector"]].format(**i, id=person.openid) for i in ours]
         for address in (*own, f"phone:{person.phone}", f"external:{person.customer}"):
             contacts.link(address, email, source="customer list", by="the shop")

@@ -4,6 +4,7 @@ The pumps take from the Chalice app what its decorators registered, and honour w
 a batch's failures come again, from a stream in order, from a queue when its visibility ends.
 """
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -31,6 +32,7 @@ class Pumps:
         kinds: dict[str, Callable[[Any, Any], None]] = {
             "DynamoDBEventConfig": self._stream,
             "SQSEventConfig": self._queue,
+            "SNSEventConfig": self._topic,
             "ScheduledEventConfig": self._schedule,
         }
         self._threads = [
@@ -90,6 +92,18 @@ class Pumps:
                     ],
                 )
 
+    def _topic(self, source: Any, handler: Any) -> None:
+        """By a queue under the topic, since moto's SNS calls no function here."""
+        sqs = boto3.client("sqs", config=Config(read_timeout=10))
+        url = _queue_under(source.topic)
+        while not self._stop.is_set():
+            received = sqs.receive_message(
+                QueueUrl=url, MaxNumberOfMessages=1, WaitTimeSeconds=1
+            ).get("Messages", [])
+            for message in received:
+                if not _failures(handler, _sns_event(message["Body"]), source.name):
+                    sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+
     def _schedule(self, source: Any, handler: Any) -> None:
         while not self._stop.wait(SCHEDULE_SECONDS):
             event = {
@@ -142,7 +156,38 @@ def _failures(handler: Any, event: dict[str, Any], name: str) -> set[str]:
     return {f["itemIdentifier"] for f in answer.get("batchItemFailures", [])}
 
 
+def _queue_under(topic: str) -> str:
+    """A queue that gets everything published on a topic."""
+    sns, sqs = boto3.client("sns"), boto3.client("sqs")
+    arns = (t["TopicArn"] for page in sns.get_paginator("list_topics").paginate()
+            for t in page["Topics"])  # fmt: skip
+    arn = next(a for a in arns if a.rpartition(":")[2] == topic)
+    url = sqs.create_queue(QueueName=f"{topic}-pump")["QueueUrl"]
+    attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
+    sns.subscribe(TopicArn=arn, Protocol="sqs", Endpoint=attributes["QueueArn"])
+    return url
+
+
+def _sns_event(envelope: str) -> dict[str, Any]:
+    """As Lambda gives it: one record, with the addresses named otherwise than over HTTP."""
+    told = {"Subject": None, "MessageAttributes": {}, **json.loads(envelope)}
+    told |= {"SigningCertUrl": told.pop("SigningCertURL", ""),
+             "UnsubscribeUrl": told.pop("UnsubscribeURL", "")}  # fmt: skip
+    return {
+        "Records": [
+            {
+                "EventSource": "aws:sns",
+                "EventVersion": "1.0",
+                "EventSubscriptionArn": f"{told['TopicArn']}:local",
+                "Sns": told,
+            }
+        ]
+    }
+
+
 def _identity(record: dict[str, Any]) -> str:
+    if "Sns" in record:
+        return str(record["Sns"]["MessageId"])
     return str(record.get("messageId") or record["dynamodb"]["SequenceNumber"])
 
 

@@ -5,6 +5,7 @@ Also here, since they share its port: the desk's REST interface and the fake pro
 
 import base64
 import json
+import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from flask import Flask, Response, abort, jsonify, request, send_from_directory
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from chalicelib.pipeline import Pipeline
+from chalicelib.schema import digest
 from infra.local import providers, simulators
 from infra.local.desk import Desk
 from infra.local.events import Events
@@ -33,8 +35,8 @@ _POLICY = "; ".join(
         "default-src 'none'",
         "script-src 'self' {api}",
         "style-src 'self'",
-        "img-src 'self' data:",
-        "connect-src 'self' {api}",
+        "img-src 'self' data: blob: {bucket}",
+        "connect-src 'self' {api} {bucket}",
         "base-uri 'none'",
         "form-action 'none'",
         "frame-ancestors 'none'",
@@ -109,7 +111,9 @@ class Site:
         return name, self._pipeline().deployment.inbox(name).settings
 
     def _protect(self, response: Response) -> Response:
-        response.headers["Content-Security-Policy"] = _POLICY.format(api=self._api)
+        response.headers["Content-Security-Policy"] = _POLICY.format(
+            api=self._api, bucket=os.environ["AWS_ENDPOINT_URL"]
+        )
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Cache-Control"] = "no-store"
         return response
@@ -138,6 +142,7 @@ class Site:
             ],
             inboxes=self._inboxes(),
             tickets=self._records.tickets(),
+            visitors=self._visitors_of(self._records.tickets()),
             lines=self._records.lines(),
         )  # fmt: skip
 
@@ -149,6 +154,12 @@ class Site:
             for name in deployment.document.inboxes
             if (kind := deployment.kind(name))
         ]
+
+    def _visitors_of(self, tickets: list[dict[str, Any]]) -> dict[str, str]:
+        """{how the log calls a visitor of the web chat: the visitor's address}"""
+        said = (entry for ticket in tickets for entry in ticket["entries"])
+        chat = [e for e in said if e.get("channel") == "webchat"]
+        return {digest(e["inbox"], e["address"]): e["address"] for e in chat}
 
     def _waiting(self) -> Response:
         """How many messages are on their way."""
@@ -174,7 +185,7 @@ class Site:
         )
 
     def _agent(self) -> tuple[Response, int]:
-        """{ticket, act: reply|note|close|reopen, text}"""
+        """{ticket, act: reply|note|close|reopen|typing|read, text}"""
         asked = request.get_json()
         ticket, act, text = asked["ticket"], asked["act"], asked.get("text", "").strip()
         if act in ("reply", "note") and not text:
@@ -184,6 +195,8 @@ class Site:
             "note": lambda: self._desk.note(ticket, text),
             "close": lambda: self._desk.set_state(ticket, "closed"),
             "reopen": lambda: self._desk.set_state(ticket, "open"),
+            "typing": lambda: self._desk.signal(ticket, "typing"),
+            "read": lambda: self._desk.signal(ticket, "read"),
         }
         if act not in acts or not acts[act]():
             return jsonify(error="no such ticket or act"), 404

@@ -64,7 +64,7 @@ _MODULES = ("tencent", "mail", "sms", "webchat")
 
 def ways() -> Mapping[str, Way]:
     """connector -> its way."""
-    found: dict[str, Way] = {"wechat": _wechat, "email_mime": _email, "sms_twilio": _sms}
+    found: dict[str, Way] = {"email_mime": _email, "sms_twilio": _sms}
     for name in _MODULES:
         try:
             module = import_module(f"infra.local.simulators.{name}")
@@ -72,32 +72,6 @@ def ways() -> Mapping[str, Way]:
             continue
         found |= getattr(module, "WAYS", {})
     return found
-
-
-def _wechat(scene: Scene, person: Person, line: Line) -> Any:
-    settings = scene.settings
-    key = settings.encoding_aes_key
-    held = {
-        "app_id": settings.app_id,
-        "token": settings.token.get_secret_value(),
-        "aes_key": key.get_secret_value() if key else "",
-    }
-    fields = simulators.wechat_text(line.text)
-    if line.file:
-        media_id = scene.kept(line.file)
-        audio = line.file.media_type.startswith("audio/")
-        fields = (
-            simulators.wechat_voice(media_id, line.text)
-            if audio
-            else simulators.wechat_image(media_id)
-        )
-    scene.say("wechat", person.openid, line)
-    answer = scene.post(
-        simulators.wechat(held, person.openid, fields, inbox=scene.inbox, mode=settings.mode)
-    )
-    if answer.ok and (said := simulators.wechat_passive_text(held, answer.text)):
-        scene.records.add_line("wechat", person.openid, "in", {"text": said, "passive": True})
-    return answer
 
 
 def _email(scene: Scene, person: Person, line: Line) -> Any:
@@ -138,4 +112,6 @@ def _sms(scene: Scene, person: Person, line: Line) -> Any:
         place = f"{scene.origin}/providers/twilio/2010-04-01/Accounts/{sid}/Messages/MM0/Media"
         media = ((f"{place}/{scene.kept(line.file)}", line.file.media_type),)
     scene.say("sms", person.phone, line)
-    return scene.post(simulators.sms(held, person.phone, line.text, media=media, inbox=scene.inbox))
+    return scene.post(
+        simulators.twilio(held, person.phone, line.text, media=media, inbox=scene.inbox)
+    )

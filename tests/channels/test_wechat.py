@@ -1,44 +1,23 @@
-"""WeChat's peculiarities: tokens, codes, modes, files."""
+"""An Official Account's pushes: modes, signatures, what they say, and the inbox's settings."""
 
 import base64
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import responses
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from pydantic import ValidationError
 
-from chalicelib.errors import (
-    ConfigurationError,
-    DeliveryError,
-    PayloadError,
-    RejectedError,
-    RetryableError,
-    SignatureError,
-)
+from chalicelib.errors import ConfigurationError, PayloadError, SignatureError
 from chalicelib.ports import Connector, WebhookRequest
-from chalicelib.schema import Attachment, Message
-from chalicelib.store import StoredTokens
-from connectors import http, wechat_wire
+from chalicelib.schema import Message
+from connectors import wechat_wire
 from infra.local import simulators
-from tests.fakes import Clock, MemoryTable
 from tests.make_samples import NOW, OPENID, WECHAT
 from tests.recorded import answer_to, arrived, connector, later, messages_in, request_of, with_param
 
 URL = "https://askonce.example/webhooks/inbox"
-API = "https://api.weixin.qq.com/cgi-bin"
-SEND, TOKEN, MEDIA = f"{API}/message/custom/send", f"{API}/stable_token", f"{API}/media/get"
 SECRETS = WECHAT | {"aes_key": WECHAT["encoding_aes_key"]}
-OK = {"errcode": 0, "errmsg": "ok"}
-
-
-@pytest.fixture
-def wire() -> Iterator[responses.RequestsMock]:
-    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
-        yield mock
 
 
 def wechat(mode: str = "safe", tokens: Any = None) -> Connector:
@@ -53,138 +32,6 @@ def push(mode: str = "safe", **fields: str | int) -> WebhookRequest:
 def an_answer(text: str = "明天发货") -> Message:
     (message,) = messages_in(wechat(), push())
     return answer_to(message, text)
-
-
-def asked(wire: responses.RequestsMock, url: str) -> list[Any]:
-    """What was sent to one address: (token in the address, body)."""
-    calls = [c.request for c in wire.calls if str(c.request.url).startswith(url)]
-    return [(str(r.url).partition("access_token=")[2], json.loads(r.body or "null")) for r in calls]
-
-
-# Tokens
-
-
-def shared_tokens() -> StoredTokens:
-    return StoredTokens(MemoryTable(), Clock(), lambda seconds: None)
-
-
-def test_one_token_serves_all_workers(wire: responses.RequestsMock) -> None:
-    wire.post(TOKEN, json={"access_token": "t1", "expires_in": 7200})
-    wire.post(SEND, json=OK)
-    tokens = shared_tokens()
-    for _ in range(3):
-        wechat(tokens=tokens).send(an_answer())
-    assert len(asked(wire, TOKEN)) == 1
-    assert [token for token, _ in asked(wire, SEND)] == ["t1"] * 3
-
-
-@pytest.mark.parametrize("code", [40001, 40014, 42001])
-def test_a_refused_token_is_replaced_once_for_all(code: int, wire: responses.RequestsMock) -> None:
-    wire.post(TOKEN, json={"access_token": "t1", "expires_in": 7200})
-    wire.post(TOKEN, json={"access_token": "t2", "expires_in": 7200})
-    wire.post(SEND, json={"errcode": code, "errmsg": "invalid credential"})
-    wire.post(SEND, json=OK)
-    tokens = shared_tokens()
-    wechat(tokens=tokens).send(an_answer())
-    wechat(tokens=tokens).send(an_answer())
-    assert [body["force_refresh"] for _, body in asked(wire, TOKEN)] == [False, True]
-    assert [token for token, _ in asked(wire, SEND)] == ["t1", "t2", "t2"]
-
-
-def test_a_token_that_stays_refused_is_given_up(wire: responses.RequestsMock) -> None:
-    wire.post(TOKEN, json={"access_token": "t1", "expires_in": 7200})
-    wire.post(SEND, json={"errcode": 40001, "errmsg": "invalid credential"})
-    with pytest.raises(RetryableError, match="app_id and app_secret"):
-        wechat(tokens=shared_tokens()).send(an_answer())
-    assert len(asked(wire, SEND)) == 2
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        {"errcode": 40013, "errmsg": "invalid appid"},
-        {"errcode": 40125, "errmsg": "invalid appsecret"},
-        {"errcode": 40164, "errmsg": "invalid ip"},
-        {"errcode": -1, "errmsg": "system error"},
-        {"errcode": "busy"},
-        {"access_token": None},
-        {},
-        [],
-        None,
-    ],
-)
-def test_without_a_token_a_message_waits(answer: Any, wire: responses.RequestsMock) -> None:
-    wire.post(TOKEN, json=answer)
-    with pytest.raises(RetryableError):
-        wechat(tokens=shared_tokens()).send(an_answer())
-
-
-# Sending
-
-
-@pytest.mark.parametrize(
-    ("code", "error", "words"),
-    [
-        (-1, RetryableError, "busy"),
-        (40164, RetryableError, "allow-list"),
-        (45009, RetryableError, "quota"),
-        (40003, RejectedError, "openid"),
-        (45002, RejectedError, "too long"),
-        (45015, RejectedError, "48 hours"),
-        (45047, RejectedError, "five messages"),
-        (48001, RejectedError, "no right"),
-        (99999, RejectedError, "99999"),
-    ],
-)
-def test_a_code_says_whether_to_try_again_in_words_for_an_agent(
-    code: int, error: type[DeliveryError], words: str, wire: responses.RequestsMock
-) -> None:
-    wire.post(SEND, json={"errcode": code, "errmsg": "x"})
-    with pytest.raises(error, match=words) as caught:
-        wechat().send(an_answer())
-    assert str(code) in str(caught.value)
-
-
-@pytest.mark.parametrize("answer", [{"errcode": "busy"}, {"errcode": None}, {"errcode": []}])
-def test_a_code_that_is_no_number_is_tried_again(answer: Any, wire: responses.RequestsMock) -> None:
-    wire.post(SEND, json=answer)
-    with pytest.raises(RetryableError):
-        wechat().send(an_answer())
-
-
-def test_chinese_is_sent_as_it_is_for_wechat_shows_escapes(wire: responses.RequestsMock) -> None:
-    wire.post(SEND, json=OK)
-    wechat().send(an_answer("明天发货 😀"))
-    assert "明天发货 😀".encode() in (wire.calls[0].request.body or b"")
-
-
-# Files
-
-
-def test_a_file_is_fetched_by_its_media_id(wire: responses.RequestsMock) -> None:
-    wire.get(MEDIA, body=b"\xff\xd8jpeg", content_type="image/jpeg")
-    found = wechat().fetch(Attachment(media_type="image/jpeg", source="media-1"))
-    assert found == b"\xff\xd8jpeg"
-    assert "media_id=media-1" in str(wire.calls[0].request.url)
-
-
-@pytest.mark.parametrize(
-    ("trouble", "error"),
-    [
-        ({"json": {"errcode": 40007, "errmsg": "invalid media_id"}}, RejectedError),
-        ({"json": {"video_url": "http://evil.example/v"}}, RejectedError),
-        ({"json": ["no file"]}, RejectedError),
-        ({"body": b"\xff" * (http.MAX_DOWNLOAD_BYTES + 1)}, RejectedError),
-        ({"json": {"errcode": -1, "errmsg": "busy"}}, RetryableError),
-        ({"status": 502}, RetryableError),
-    ],
-)
-def test_a_file_that_cannot_be_had_says_whether_to_try_again(
-    trouble: dict[str, Any], error: type[DeliveryError], wire: responses.RequestsMock
-) -> None:
-    wire.get(MEDIA, **trouble)
-    with pytest.raises(error):
-        wechat().fetch(Attachment(source="media-1"))
 
 
 # Modes
@@ -250,6 +97,14 @@ def test_one_signature_is_good_for_one_time_though_it_covers_several() -> None:
             wechat().handshake(request_of({"method": "GET", "headers": {}, "query": query}, NOW))
 
 
+def test_a_signature_over_no_nonce_is_none() -> None:
+    query = {"timestamp": str(NOW), "nonce": ""}
+    query["signature"] = wechat_wire.signature(WECHAT["token"], *query.values())
+    request = request_of({"method": "POST", "headers": {}, "query": query}, NOW)
+    with pytest.raises(SignatureError, match="signature"):
+        wechat("plain").verify(request)
+
+
 def probe_of_console() -> WebhookRequest:
     query = {
         "signature": wechat_wire.signature(WECHAT["token"], str(NOW), "nonce"),
@@ -282,6 +137,36 @@ def test_nobody_else_hears_an_echo(forged: WebhookRequest) -> None:
         wechat().handshake(forged)
 
 
+ENDING = "an-unguessable-ending"
+
+
+def at_the_end(request: WebhookRequest, secret: str) -> WebhookRequest:
+    return replace(request, path_secret=secret)
+
+
+@pytest.mark.parametrize("mode", ["plain", "compatible", "safe"])
+def test_an_address_with_a_secret_takes_nothing_without_it(mode: str) -> None:
+    """In plain mode whoever saw one signature may write anything: not without the address."""
+    ours = connector("wechat", WECHAT | {"mode": mode, "path_secret": ENDING}, URL)
+    ours.verify(at_the_end(push(mode), ENDING))
+    assert ours.handshake(at_the_end(probe_of_console(), ENDING))
+    for wrong in ("", ENDING[:-1], ENDING + "x", "签名"):
+        with pytest.raises(SignatureError):
+            ours.verify(at_the_end(push(mode), wrong))
+        with pytest.raises(SignatureError):
+            ours.handshake(at_the_end(probe_of_console(), wrong))
+
+
+def test_an_address_without_a_secret_takes_none() -> None:
+    with pytest.raises(SignatureError):
+        wechat().verify(at_the_end(push(), ENDING))
+
+
+def test_a_short_secret_in_the_address_is_refused() -> None:
+    with pytest.raises(ValidationError, match="path_secret"):
+        connector("wechat", WECHAT | {"path_secret": "short"}, URL)
+
+
 # Reading
 
 
@@ -300,95 +185,83 @@ def test_a_push_without_a_time_is_of_now(made: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["image", "voice", "video", "shortvideo"])
-def test_a_file_without_its_id_is_a_payload_error(kind: str) -> None:
-    with pytest.raises(PayloadError):
-        messages_in(wechat(), push(MsgType=kind))
-
-
-# The wire
-
-
-@pytest.mark.parametrize(
-    ("document", "found"),
-    [
-        (b"<xml><A>1</A><B><![CDATA[<2>]]></B></xml>", {"A": "1", "B": "<2>"}),
-        (b"<xml><A>1</A><A>2</A></xml>", {"A": "1"}),
-        (b"<xml><A><B>1</B><B>2</B></A></xml>", {"A.B": "1"}),
-        (b"<xml><A>x<B/>y</A></xml>", {"A.B": ""}),
-        (b"<xml>words<A b='c'> 1 </A></xml>", {"A": " 1 "}),
-        (b"<xml/>", {}),
-    ],
-)
-def test_a_document_is_read_as_its_leaves(document: bytes, found: dict[str, str]) -> None:
-    assert wechat_wire.fields(document) == found
+def test_a_file_without_its_id_is_told_to_the_agent(kind: str) -> None:
+    (message,) = messages_in(wechat(), push(MsgType=kind))
+    (file,) = message.attachments
+    assert file.source is None
+    assert file.unavailable
 
 
 @pytest.mark.parametrize(
-    ("document", "fault"),
+    ("name", "fields"),
     [
-        (b"<!DOCTYPE xml><xml><A>1</A></xml>", "document type"),
-        (b'<!DOCTYPE xml SYSTEM "file:///etc/passwd"><xml/>', "document type"),
-        (b"<xml>" + b"<A>" * 8 + b"</A>" * 8 + b"</xml>", "nested too deeply"),
-        (b"<xml>" + b"<A/>" * 500 + b"</xml>", "too many elements"),
-        (b"<html><A>1</A></html>", "root"),
-        (b"<xml><A>1</xml>", "no XML"),
-        (b"<xml><A>1</A></xml><xml/>", "no XML"),
-        (b"<xml>&undefined;</xml>", "no XML"),
-        ("<xml>中</xml>".encode("gbk"), "no XML"),
-        (b"", "no XML"),
+        ("location", {"Latitude": "23.1", "Longitude": "113.3", "Precision": "119"}),
+        ("location_select", {"SendLocationInfo": ""}),
     ],
 )
-def test_a_document_that_is_none_of_wechat_s_is_a_payload_error(
-    document: bytes, fault: str
-) -> None:
-    with pytest.raises(PayloadError, match=fault):
-        wechat_wire.fields(document)
+def test_an_event_s_place_is_kept_where_there_is_one(name: str, fields: dict[str, str]) -> None:
+    request = push(MsgType="event", Event=name.upper(), EventKey="", MsgId="", **fields)
+    (message,) = messages_in(wechat(), request)
+    assert message.event
+    assert message.event.name == name
+    assert bool(message.location) == ("Latitude" in fields)
 
 
-KEY = wechat_wire.aes_key(WECHAT["encoding_aes_key"])
+def test_what_became_of_a_template_is_an_event_for_we_send_none() -> None:
+    told: dict[str, Any] = {
+        "Event": "TEMPLATESENDJOBFINISH",
+        "MsgID": 200163840,
+        "Status": "failed:user block",
+    }
+    (message,) = wechat().parse(push(MsgType="event", MsgId="", **told))
+    assert isinstance(message, Message)
+    assert message.event
+    assert (message.event.name, message.event.key) == ("templatesendjobfinish", "200163840")
+    assert message.raw
+    assert b"failed:user block" in (message.raw.content or b"")
 
 
-def sealed(clear: bytes) -> str:
-    """Any bytes, encrypted as envelopes are, whatever their padding says."""
-    encryptor = Cipher(algorithms.AES(KEY), modes.CBC(KEY[:16])).encryptor()
-    return base64.b64encode(encryptor.update(clear) + encryptor.finalize()).decode()
+def test_an_event_with_an_endless_key_is_still_one_event() -> None:
+    requests = [
+        push(MsgType="event", Event="VIEW", EventKey="x" * 3000 + n, MsgId="") for n in "11"
+    ]
+    first, again = (messages_in(wechat(), request)[0] for request in requests)
+    other = push(MsgType="event", Event="VIEW", EventKey="x" * 3000 + "2", MsgId="")
+    assert first.id == again.id != messages_in(wechat(), other)[0].id
 
 
-def padded(length: int, receiver: str, padding: bytes) -> bytes:
-    """Sixteen bytes of chance, the length, a message of four bytes, the receiver, the padding."""
-    return b"r" * 16 + length.to_bytes(4, "big") + b"text" + receiver.encode() + padding
-
-
-APP = WECHAT["app_id"]  # 18 characters: 22 bytes of padding are missing
-
-
-def test_an_envelope_made_by_hand_opens() -> None:
-    assert wechat_wire.decrypt(sealed(padded(4, APP, b"\x16" * 22)), KEY, APP) == b"text"
-
-
-@pytest.mark.parametrize(
-    "clear",
-    [
-        padded(4, APP, b"\x15" + b"\x16" * 21),
-        padded(4, APP, b"\x16" * 21 + b"\0"),
-        padded(4, APP, b"\x16" * 21 + b"\x21"),
-        padded(4, APP, b"\x16" * 21 + b"\xff"),
-        padded(5, APP, b"\x16" * 22),
-        padded(3, APP, b"\x16" * 22),
-        padded(2**32 - 1, APP, b"\x16" * 22),
-        padded(4, "x" + APP[1:], b"\x16" * 22),
-        padded(4, APP + "x", b"\x15" * 21),
-        b"\x20" * 32,
-        b"\x10" * 16,
-        b"",
-    ],
-)
-def test_an_envelope_that_is_wrong_anywhere_does_not_open(clear: bytes) -> None:
-    with pytest.raises(PayloadError, match=r"^the envelope cannot be opened$"):
-        wechat_wire.decrypt(sealed(clear), KEY, APP)
+def test_two_messages_without_ids_are_told_apart_by_what_they_say() -> None:
+    (one,) = messages_in(wechat(), push(MsgId="", Content="one"))
+    (two,) = messages_in(wechat(), push(MsgId="", Content="two"))
+    assert one.id != two.id
+    assert one.id == messages_in(wechat(), push(MsgId="", Content="one"))[0].id
 
 
 # Settings
+
+
+@pytest.mark.parametrize(
+    ("setting", "other"),
+    [("token", "another-token"), ("encoding_aes_key", base64.b64encode(b"o" * 32).decode()[:43])],
+)
+def test_token_and_key_can_be_replaced_without_losing_a_push(setting: str, other: str) -> None:
+    request, own = push(), WECHAT[setting]
+
+    def read(*values: str) -> list[Message]:
+        ours = connector("wechat", WECHAT | {setting: values}, URL)
+        ours.verify(request)
+        return messages_in(ours, request)
+
+    assert read(own, other) == read(other, own)
+    with pytest.raises((SignatureError, PayloadError)):
+        read(other)
+
+
+def test_answers_are_signed_and_sealed_with_the_first_of_two() -> None:
+    old = "the-former-token"
+    ours = connector("wechat", WECHAT | {"token": [WECHAT["token"], old]}, URL)
+    body = ours.acknowledge([], an_answer("明天")).body
+    assert simulators.wechat_passive_text(SECRETS, body) == "明天"
 
 
 def test_every_mode_but_plain_needs_the_key() -> None:

@@ -8,7 +8,7 @@ const CHANNELS = [
   { key: "webchat", name: "Web chat", address: (p) => (p.known ? "logged in to the shop" : "anonymous") },
 ];
 const at = (selector) => document.querySelector(selector);
-let state = { people: [], tickets: [], lines: [], inboxes: [] };
+let state = { people: [], tickets: [], lines: [], inboxes: [], visitors: {} };
 let person = "li";
 let chosen = null;
 let shownFor = null;
@@ -230,8 +230,36 @@ function showTicket(ticket) {
   const entries = make("ol", "entries", null, ...ticket.entries.map(entry));
   article.replaceChildren(
     make("div", "head", null, make("div", "", null, make("strong", "", `${ticket.id} · ${ticket.reference}`), chips(ticket)), close),
-    entries, answerForm(ticket, draft));
+    entries, make("p", "live", live.get(ticket.id) ?? ""), answerForm(ticket, draft));
   entries.scrollTop = entries.scrollHeight;
+  if (!document.hidden) sign(ticket, "read");
+}
+
+// Web chat: what the other side does at this moment
+
+const live = new Map();
+
+/** Let the customer see that the agent reads or types: at most every three seconds. */
+function sign(ticket, act) {
+  const key = `${ticket.id} ${act}`;
+  if (!isChat(ticket) || Date.now() - (sign[key] ?? 0) < 3000) return;
+  sign[key] = Date.now();
+  fetch("/local/agent", {
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ ticket: ticket.id, act }),
+  }).catch(() => {});
+}
+
+const isChat = (ticket) => ticket.entries.some((e) => e.channel === "webchat");
+
+function showCustomer(visitor, words, seconds) {
+  const address = state.visitors[visitor];
+  for (const ticket of state.tickets.filter((t) => t.entries.some((e) => e.address === address))) {
+    live.set(ticket.id, words);
+    const line = at(".ticket .live");
+    if (ticket.id === chosen && line) line.textContent = words;
+    clearTimeout(showCustomer[ticket.id]);
+    if (seconds) showCustomer[ticket.id] = setTimeout(() => showCustomer(visitor, ""), seconds * 1000);
+  }
 }
 
 function entry(e) {
@@ -285,6 +313,7 @@ function answerForm(ticket, draft) {
     await post("/local/agent", { ticket: ticket.id, act: kind, text: said });
   };
   note.onclick = () => act("note");
+  text.oninput = () => sign(ticket, "typing");
   form.onsubmit = (event) => { event.preventDefault(); act("reply"); };
   form.append(text, note, reply);
   return form;
@@ -316,6 +345,8 @@ function follow() {
   const source = new EventSource("/local/events");
   source.onmessage = ({ data }) => {
     const { at: time, event, ...fields } = JSON.parse(data);
+    if (event === "visitor.typing") showCustomer(fields.visitor, "The customer is typing …", 5);
+    if (event === "visitor.read") showCustomer(fields.visitor, "The customer has read your answer.");
     const words = Object.entries(fields).map(([k, v]) => `${k}=${v}`).join("  ");
     log.append(make("li", `is-${event.split(".")[0]}`, null, make("time", "", clock(time)), make("b", "", event), ` ${words}`));
     while (log.childElementCount > 200) log.firstChild.remove();

@@ -1,6 +1,6 @@
 """The providers' side on loopback: what we send arrives here, and shows on the customer's phone.
 
-WeChat: stable_token, message/custom/send, media/get. Twilio: Messages.json, media. A mail server.
+Twilio: Messages.json, media. A mail server. Each other family has a module of its own.
 They refuse what the real ones refuse: a wrong token, a wrong password, an unknown file.
 """
 
@@ -32,9 +32,6 @@ _MODULES = ("tencent", "mail", "sms")
 def fakes() -> Mapping[str, Fake]:
     """connector -> its provider's API."""
     found: dict[str, Fake] = {
-        "wechat": lambda records, settings: wechat(
-            records, lambda: (settings().app_id, settings().app_secret.get_secret_value())
-        ),
         "sms_twilio": lambda records, settings: twilio(
             records, lambda: (settings().account_sid, values(settings().auth_token)[0])
         ),
@@ -46,56 +43,6 @@ def fakes() -> Mapping[str, Fake]:
             continue
         found |= getattr(module, "PROVIDERS", {})
     return found
-
-
-def wechat(records: Records, credentials: Credentials) -> Blueprint:
-    """api.weixin.qq.com; `credentials` are app id and secret."""
-    pages = Blueprint("wechat", __name__, url_prefix="/providers/wechat/cgi-bin")
-    fake = _FakeWeChat(records, credentials)
-    pages.post("/stable_token")(fake.stable_token)
-    pages.post("/message/custom/send")(fake.send)
-    pages.get("/media/get")(fake.media)
-    return pages
-
-
-class _FakeWeChat:
-    """WeChat answers 200 to everything; what went wrong stands in errcode."""
-
-    def __init__(self, records: Records, credentials: Credentials) -> None:
-        self._records = records
-        self._credentials = credentials
-        self._token = ""
-
-    def stable_token(self) -> Response:
-        asked = request.get_json(force=True)
-        if (asked.get("appid"), asked.get("secret")) != self._credentials():
-            return jsonify(errcode=40125, errmsg="invalid appsecret")
-        if not self._token or asked.get("force_refresh"):
-            self._token = secrets.token_urlsafe(32)
-        return jsonify(access_token=self._token, expires_in=7200)
-
-    def _refused(self) -> Response | None:
-        if not self._token or request.args.get("access_token") != self._token:
-            return jsonify(errcode=40001, errmsg="invalid credential")
-        return None
-
-    def send(self) -> Response:
-        if no := self._refused():
-            return no
-        asked = request.get_json(force=True)
-        text = asked["text"]["content"]
-        if len(text.encode()) > 2048:
-            return jsonify(errcode=45002, errmsg="content size out of limit")
-        self._records.add_line("wechat", asked["touser"], "in", {"text": text})
-        return jsonify(errcode=0, errmsg="ok")
-
-    def media(self) -> Response:
-        if no := self._refused():
-            return no
-        held = self._records.file(request.args.get("media_id", ""))
-        if held is None:
-            return jsonify(errcode=40007, errmsg="invalid media_id")
-        return Response(held[1], content_type=held[0])
 
 
 def twilio(records: Records, credentials: Credentials) -> Blueprint:
@@ -111,9 +58,11 @@ def twilio(records: Records, credentials: Credentials) -> Blueprint:
 
     @pages.post("/Accounts/<sid>/Messages.json")
     def create(sid: str) -> tuple[Response, int]:
-        if not request.form.get("Body"):
+        said, pictures = request.form.get("Body", ""), request.form.getlist("MediaUrl")
+        if not said and not pictures:
             return jsonify(code=21602, message="Message body is required.", status=400), 400
-        records.add_line("sms", request.form["To"], "in", {"text": request.form["Body"]})
+        text = "\n".join([said, *pictures]).strip()  # a phone would show the pictures
+        records.add_line("sms", request.form["To"], "in", {"text": text})
         return jsonify(sid=f"SM{secrets.token_hex(16)}", status="queued", account_sid=sid), 201
 
     @pages.get("/Accounts/<sid>/Messages/<message>/Media/<media>")

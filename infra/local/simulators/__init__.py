@@ -216,7 +216,7 @@ def standard_webhook(
 # SMS
 
 
-def sms(
+def twilio(
     secrets_: Mapping[str, str],
     phone: str,
     text: str,
