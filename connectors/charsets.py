@@ -112,8 +112,9 @@ def _seven_bit(content: bytes, name: str) -> str:
 def _utf8(content: bytes, name: str) -> str | None:
     """UTF-8, which hardly any other text is by chance; None if it is not.
 
-    Sequences of two bytes alone may be Chinese or Korean of that label. A few bad bytes, or an end
-    in the middle of a character, leave the rest UTF-8 where that was the label.
+    Sequences of two bytes alone may be Chinese or Korean of that label, and everyday Chinese under
+    no label: 谢谢 in GBK is лл. A few bad bytes, or an end in the middle of a character, leave the
+    rest UTF-8 where that was the label.
     """
     try:
         text = content.decode("utf-8")
@@ -123,7 +124,14 @@ def _utf8(content: bytes, name: str) -> str | None:
     if short and name in ("gb18030", "big5", "cp949", "euc-jp", "cp932"):
         other = _as_declared(content, name)
         return other if other is not None else text
+    if short and name != "utf-8" and _NO_LATIN.fullmatch(text[:_SAMPLE]):
+        other = _strictly(content, "gb18030")
+        return other if other is not None and _is_chinese(other, 0.95) else text
     return text
+
+
+#: Beyond ASCII, letters of Cyrillic, Greek and other scripts alone.
+_NO_LATIN = re.compile("[\x00-\x7f\u0370-\u07ff]*")
 
 
 def _nearly_utf8(content: bytes) -> str | None:
@@ -176,13 +184,30 @@ def _leniently(content: bytes, charset: str) -> str | None:
 # Which of two readings
 
 
-def _western_or_chinese(content: bytes, own: str) -> str:
-    """Western text has its letters one by one; Chinese under that label is pairs of bytes."""
+def _western_or_other(content: bytes, own: str) -> str:
+    """Western text has its accents one by one; other scripts under that label are nothing else."""
+    if _is_dense(content):
+        for reading in (_cyrillic, _chinese, _japanese, _taiwanese):
+            if (text := reading(content)) is not None:
+                return text
     chinese = _strictly(content, "gb18030")
-    if chinese is not None and _is_chinese(chinese):
+    if chinese is not None and _is_chinese(chinese) and not _hangul_rather(content):
         return chinese
     japanese = _japanese(content)
     return own if japanese is None else japanese
+
+
+def _is_dense(content: bytes) -> bool:
+    """More of it is beyond ASCII than any Western language writes."""
+    sample = _BRACKETED.sub(b"", content[:_SAMPLE])
+    high = sum(b > 0x7F for b in sample)
+    letters = len(_LETTER.findall(sample))
+    return high >= 6 and high > letters
+
+
+_LETTER = re.compile(rb"[A-Za-z]")
+#: Markup, and the address beside a name.
+_BRACKETED = re.compile(rb"<[\x20-\x7e]{0,200}>")
 
 
 def _big5_or_gb(content: bytes, own: str) -> str:
@@ -208,8 +233,8 @@ def _gb_or_other(content: bytes, own: str) -> str:
 
 
 _RIVALS: dict[str, Callable[[bytes, str], str]] = {
-    "cp1252": _western_or_chinese,
-    "iso-8859-15": _western_or_chinese,
+    "cp1252": _western_or_other,
+    "iso-8859-15": _western_or_other,
     "big5": _big5_or_gb,
     "gb18030": _gb_or_other,
     "cp949": _korean_or_gb,
@@ -243,7 +268,7 @@ def _big5_level(pair: bytes) -> bool:
 
 
 def _guess(content: bytes) -> str:
-    for reading in (_cyrillic, _chinese, _japanese, _taiwanese, _western, _detected):
+    for reading in (_cyrillic, _chinese, _japanese, _taiwanese, _western, _few_accents, _detected):
         if (text := reading(content)) is not None:
             return text
     gb = _leniently(content, "gb18030")
@@ -252,7 +277,7 @@ def _guess(content: bytes) -> str:
 
 def _chinese(content: bytes) -> str | None:
     text = _strictly(content, "gb18030")
-    if text is None:
+    if text is None and len(content) > 80:
         text = _leniently(content, "gb18030")
     if text is None or _kana(text) > 0.15:  # EUC-JP has its kana where GB 2312 has them
         return None
@@ -266,9 +291,19 @@ def _chinese(content: bytes) -> str | None:
 
 
 def _hangul_rather(content: bytes) -> bool:
-    """All hangul lie in 25 of the rows that Chinese text is spread over."""
+    """All hangul lie in 25 of the rows that Chinese text is spread over; some are in any text."""
     korean = _strictly(content, "euc_kr")
-    return korean is not None and len(korean) >= 6 and _hangul(korean) >= 0.95
+    if korean is None or _hangul(korean) < 0.95:
+        return False
+    hangul = [c for c in korean[:_SAMPLE] if "가" <= c <= "힣"]
+    return len(hangul) >= 3 and sum(c in _EVERYDAY for c in hangul) >= 0.3 * len(hangul)
+
+
+#: Particles, endings and the commonest syllables of Korean.
+_EVERYDAY = frozenset(
+    "이다는을에의가하고지로기사은한도를리어시자해서나수인그들일정대아으부보전것라장상제여마니스구조원국"
+    "안녕세요습감합까게있없주문배송확문의드립된되오신청"
+)
 
 
 def _hangul(text: str) -> float:
@@ -303,16 +338,28 @@ def _western(content: bytes) -> str | None:
 _THREE_HIGH = re.compile(rb"[\x80-\xff]{3}")
 
 
+def _few_accents(content: bytes) -> str | None:
+    """Letters of Western words in a row, too few to detect anything by them."""
+    text = _strictly(content, "cp1252")
+    marked = [c for c in text or "" if c > "\u007f"]
+    return text if len(marked) < 24 and all(c.isalpha() and c < "\u0180" for c in marked) else None
+
+
 def _cyrillic(content: bytes) -> str | None:
     """Words of Cyrillic letters alone, most of them small."""
     high = bytes(b for b in content[:_SAMPLE] if b > 0x7F)
-    if len(high) < 6 or min(high) < 0xC0:
+    apart = sum(b < 0xC0 for b in high)
+    if len(high) < 6 or apart * 10 > len(high) or any(b < 0xC0 for b in high if b not in _YO):
         return None
     for charset in ("cp1251", "koi8-r"):
         letters = high.decode(charset)
         if sum(c.islower() for c in letters) >= 0.8 * len(letters):
             return content.decode(charset, "replace")
     return None
+
+
+#: The letter that both charsets have apart from the others: ё and Ё.
+_YO = bytes.fromhex("a3 b3 a8 b8")
 
 
 def _detected(content: bytes) -> str | None:
