@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from chalicelib.errors import PayloadError
-from chalicelib.ports import Connector, WebhookRequest
+from chalicelib.ports import Capabilities, Connector, WebhookRequest
 from chalicelib.schema import (
     Channel,
     Consent,
@@ -30,6 +30,14 @@ from connectors import sms_text
 T = TypeVar("T")
 _MOST_ELEMENTS = 1000
 
+#: What a provider of texts can do that tells what became of them.
+TEXTS = Capabilities(
+    kinds_in=frozenset({Kind.TEXT, Kind.EVENT, Kind.UNSUPPORTED}),
+    kinds_out=frozenset({Kind.TEXT}),
+    evidence=("sms",),
+    receipts=True,
+    opt_out=True,
+)
 #: Sender names have 11 characters, E.164 has 15 digits; short codes and prefixes stay below this.
 _LONGEST_PHONE = 64
 

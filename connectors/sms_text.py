@@ -13,6 +13,8 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
+from chalicelib.errors import RejectedError
+
 Encoding = Literal["gsm7", "ucs2"]
 Cost = Callable[[str], int]
 
@@ -65,6 +67,14 @@ def _packed(pieces: Sequence[str], room: int, cost: Cost) -> Iterator[str]:
         used += size
     if start < len(pieces):
         yield "".join(pieces[start:])
+
+
+def within(text: str, most: int, what: str = "SMS") -> str:
+    """A sendable text. RejectedError if it is longer than `most` units: nobody cut it in pieces."""
+    whole = sendable(text)
+    if units(whole) > most:
+        raise RejectedError(f"the text is too long for {what}: it takes {most} characters")
+    return whole
 
 
 def sendable(text: str) -> str:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from chalicelib.errors import SignatureError
 from chalicelib.ports import Connector, Helpdesk, InboxContext, TokenCache, WebhookRequest
 from chalicelib.schema import Direction, Message, message_id
 from connectors import wechat_wire
@@ -79,6 +80,17 @@ class Sample:
 def messages_in(connector: Connector, request: WebhookRequest) -> list[Message]:
     """The messages of a request, without receipts and notices. PayloadError."""
     return [item for item in connector.parse(request) if isinstance(item, Message)]
+
+
+def heard_by(connector: Connector, request: WebhookRequest) -> str | None:
+    """What an accepted request hears, '' where that is for later; None if it is refused."""
+    try:
+        if probe := connector.handshake(request):
+            return probe.body
+        connector.verify(request)
+    except SignatureError:
+        return None
+    return ""
 
 
 def connector(

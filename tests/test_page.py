@@ -1,19 +1,17 @@
 """The page and the web chat widget in a real browser; screenshots end in build/screens/."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
+from tests.browsing import chromium, demand_chromium
 from tests.local import Local, local, messages
 
 pytestmark = [pytest.mark.world, pytest.mark.browser]
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SCREENS = Path("build/screens")
 QUESTION = "你好，请问龙井茶怎么保存？"
 ANSWER = "密封后放进冰箱冷藏，避光防潮，建议半年内喝完。"
@@ -21,21 +19,15 @@ ANSWER = "密封后放进冰箱冷藏，避光防潮，建议半年内喝完。"
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
-    if CHROMIUM is None:
-        why = "chromium is missing: install Debian's package chromium"
-        pytest.fail(why) if os.environ.get("CI") else pytest.skip(why)
-    with local(tmp_path_factory.mktemp("world")) as running:
+    demand_chromium()
+    with local(tmp_path_factory.mktemp("world"), "--quiet") as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def browser(world: Local) -> Iterator[Any]:
-    quiet = ["--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    sandbox = ["--no-sandbox"] if os.getuid() == 0 else []
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=[*quiet, *sandbox])
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture

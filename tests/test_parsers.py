@@ -69,6 +69,11 @@ flat_json = st.dictionaries(
     ),
 ).map(lambda found: json.dumps(found).encode())
 
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+)
 NAMES = ["MessageSid", "SmsSid", "From", "To", "Body", "NumMedia", "MediaUrl0", "MediaContentType0"]
 STATES = ["SmsStatus", "MessageStatus", "ErrorCode", "OptOutType", "status", "err-code", "scts"]
 VONAGE = [
@@ -89,7 +94,7 @@ PUSHED = [
 ]  # fmt: skip
 pushed = st.dictionaries(
     st.sampled_from(PUSHED) | st.text(max_size=5),
-    st.deferred(lambda: json_values) | words | st.integers() | st.just("2026-01-01 09:00:00"),
+    json_values | words | st.integers() | st.just("2026-01-01 09:00:00"),
 )
 pushes = (pushed | st.lists(pushed, max_size=3)).map(lambda found: json.dumps(found).encode())
 notices = st.fixed_dictionaries(
@@ -102,11 +107,6 @@ notices = st.fixed_dictionaries(
     }
 ).map(lambda found: json.dumps(found).encode())
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
-    max_leaves=8,
-)
 MEMBERS = [
     "client_id", "text", "files", "sent_at", "type", "ticket_id", "reply_id", "author", "at",
     "ticket", "id", "agent",

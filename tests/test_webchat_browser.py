@@ -2,8 +2,6 @@
 build/screens/."""
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,14 +14,13 @@ from playwright.sync_api import (
     Page,
     Route,
     expect,
-    sync_playwright,
 )
 
+from tests.browsing import chromium, demand_chromium
 from tests.local import Local, local, messages
 
 pytestmark = [pytest.mark.world, pytest.mark.browser]
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SCREENS = Path("build/screens")
 LONG = 20_000
 #: What a browser says by itself about a network that is gone, or about a refusal in a test.
@@ -45,21 +42,15 @@ PNG = bytes.fromhex(
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
-    if CHROMIUM is None:
-        why = "chromium is missing: install Debian's package chromium"
-        pytest.fail(why) if os.environ.get("CI") else pytest.skip(why)
+    demand_chromium()
     with local(tmp_path_factory.mktemp("world"), "--quiet") as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def browser(world: Local) -> Iterator[Any]:
-    quiet = ["--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    sandbox = ["--no-sandbox"] if os.getuid() == 0 else []
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=[*quiet, *sandbox])
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 class Visitor:

@@ -25,13 +25,12 @@ from pydantic import Field
 
 from chalicelib.errors import PayloadError, RejectedError, RetryableError
 from chalicelib.ports import (
-    Capabilities,
     Connector,
     PluginSettings,
     WebhookRequest,
     WebhookResponse,
 )
-from chalicelib.schema import Channel, Delivery, Kind, Message, Receipt
+from chalicelib.schema import Channel, Delivery, Message, Receipt
 from connectors import http, sms_message, sms_text
 from connectors.signing import PathSecrets, Secret, demand_path_secret
 
@@ -61,13 +60,7 @@ class AliyunSms(Connector):
     name = "sms_aliyun"
     channel = Channel.SMS
     settings_model = AliyunSmsSettings
-    capabilities = Capabilities(
-        kinds_in=frozenset({Kind.TEXT, Kind.EVENT, Kind.UNSUPPORTED}),
-        kinds_out=frozenset({Kind.TEXT}),
-        evidence=("sms",),
-        receipts=True,
-        opt_out=True,
-    )
+    capabilities = sms_message.TEXTS
     secret_in_path = True
     max_body_bytes = 1024 * 1024
 
@@ -129,10 +122,7 @@ class AliyunSms(Connector):
         return sms_message.pieces(message, self.settings.max_characters)
 
     def send(self, message: Message) -> str:
-        text = sms_text.sendable(message.text)
-        if sms_text.units(text) > self.settings.max_characters:
-            most = self.settings.max_characters
-            raise RejectedError(f"the text is too long for the template: it takes {most}")
+        text = sms_text.within(message.text, self.settings.max_characters, "the template")
         asked = {
             "Action": "SendSms",
             "PhoneNumbers": domestic(message.address.removeprefix("phone:")),

@@ -10,6 +10,7 @@ check of connectors/sns.py). A message states no time: SNS does.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -17,7 +18,6 @@ from pydantic import Field
 
 from chalicelib.errors import DeliveryError, PayloadError, RejectedError, RetryableError
 from chalicelib.ports import (
-    Capabilities,
     Connector,
     InboxContext,
     PluginSettings,
@@ -58,13 +58,7 @@ class AwsSms(Connector):
     name = "sms_aws"
     channel = Channel.SMS
     settings_model = AwsSmsSettings
-    capabilities = Capabilities(
-        kinds_in=frozenset({Kind.TEXT, Kind.EVENT}),
-        kinds_out=frozenset({Kind.TEXT}),
-        evidence=("sms",),
-        receipts=True,
-        opt_out=True,
-    )
+    capabilities = replace(sms_message.TEXTS, kinds_in=frozenset({Kind.TEXT, Kind.EVENT}))
     max_body_bytes = 300 * 1024
 
     settings: AwsSmsSettings
@@ -130,9 +124,7 @@ class AwsSms(Connector):
         return sms_message.pieces(message, _MAX_UNITS)
 
     def send(self, message: Message) -> str:
-        text = sms_text.sendable(message.text)
-        if sms_text.units(text) > _MAX_UNITS:
-            raise RejectedError(f"the text is too long for SMS: it takes {_MAX_UNITS} characters")
+        text = sms_text.within(message.text, _MAX_UNITS)
         asked = {
             "DestinationPhoneNumber": message.address.removeprefix("phone:"),
             "OriginationIdentity": self.settings.number,

@@ -181,9 +181,7 @@ class TwilioSms(Connector):
 
     def send(self, message: Message) -> str:
         pictures = [a.url for a in message.attachments if a.url]
-        text = sms_text.sendable(message.text)
-        if sms_text.units(text) > _MAX_UNITS:
-            raise RejectedError(f"the text is too long for SMS: it takes {_MAX_UNITS} characters")
+        text = sms_text.within(message.text, _MAX_UNITS)
         if not text and not pictures:
             raise RejectedError("there is neither text nor a picture with an address")
         sid = self.settings.account_sid

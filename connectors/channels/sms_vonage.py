@@ -22,7 +22,6 @@ from pydantic import Field
 
 from chalicelib.errors import PayloadError, RejectedError, RetryableError, SignatureError
 from chalicelib.ports import (
-    Capabilities,
     Connector,
     PluginSettings,
     WebhookRequest,
@@ -60,13 +59,7 @@ class VonageSms(Connector):
     name = "sms_vonage"
     channel = Channel.SMS
     settings_model = VonageSmsSettings
-    capabilities = Capabilities(
-        kinds_in=frozenset({Kind.TEXT, Kind.EVENT, Kind.UNSUPPORTED}),
-        kinds_out=frozenset({Kind.TEXT}),
-        evidence=("sms",),
-        receipts=True,
-        opt_out=True,
-    )
+    capabilities = sms_message.TEXTS
 
     settings: VonageSmsSettings
 
@@ -195,9 +188,7 @@ class VonageSms(Connector):
         return sms_message.pieces(message, _MAX_UNITS)
 
     def send(self, message: Message) -> str:
-        text = sms_text.sendable(message.text)
-        if sms_text.units(text) > _MAX_UNITS:
-            raise RejectedError(f"the text is too long for SMS: it takes {_MAX_UNITS} characters")
+        text = sms_text.within(message.text, _MAX_UNITS)
         to = message.address.removeprefix("phone:").removeprefix("+")
         sender = self.settings.number.removeprefix("+")
         if self.settings.api == "messages":
