@@ -277,10 +277,9 @@ def contacts() -> None:
     """Who is who: show, link and unlink addresses."""
 
 
-def _contacts(folder: Path) -> Any:
+def _contacts(pipeline: Any) -> Any:
     from chalicelib.contacts import Contacts
 
-    pipeline = _pipeline(folder)
     return Contacts(pipeline.store, pipeline.clock)
 
 
@@ -290,10 +289,14 @@ def _contacts(folder: Path) -> Any:
 @plain_errors
 def contacts_show(address: str, folder: Path) -> None:
     """The person behind an address: other addresses, why, and what was asked."""
-    contact, links, conversations = _contacts(folder).show(address)
+    pipeline = _pipeline(folder)
+    contact, links, conversations = _contacts(pipeline).show(address)
     click.echo(f"contact {contact.id}")
     for link in links:
         click.echo(f"  {link.address}  {link.level.value}, by {link.source}")
+        choice = pipeline.store.opt_out(link.address)
+        if choice and choice.noun.choice == "out":
+            click.echo(f"      opted out {choice.noun.at:%Y-%m-%d %H:%M:%S}: nothing is sent here")
         for event in link.history:
             click.echo(f"      {event.at:%Y-%m-%d %H:%M:%S}  {event.source}, {event.by}")
     for claimed in contact.suggestions:
@@ -313,7 +316,7 @@ def contacts_link(address: str, to: str, because: str, folder: Path) -> None:
     """Say that ADDRESS is the same person as TO."""
     for each in (address, to):
         _demand_address(each)
-    link = _contacts(folder).link(address, to, source=because, by=_user())
+    link = _contacts(_pipeline(folder)).link(address, to, source=because, by=_user())
     click.echo(f"{link.address} belongs to contact {link.contact_id}")
 
 
@@ -323,7 +326,7 @@ def contacts_link(address: str, to: str, because: str, folder: Path) -> None:
 @plain_errors
 def contacts_unlink(address: str, folder: Path) -> None:
     """Give ADDRESS a contact of its own again, with the questions it asked."""
-    link = _contacts(folder).unlink(address, by=_user())
+    link = _contacts(_pipeline(folder)).unlink(address, by=_user())
     click.echo(f"{link.address} belongs to contact {link.contact_id}")
 
 

@@ -59,6 +59,14 @@ def test_a_question_becomes_a_ticket_and_its_answer_comes_back(world: Local, inb
     world.wait(arrived, f"the answer by {inbox}")
 
 
+def test_a_provider_that_tells_what_became_of_an_answer_is_heard(world: Local) -> None:
+    question = "Which tea keeps longest in a tin?"
+    world.client.say("mallory", "sms-twilio", question)
+    world.client.agent(ticket_with(world, question)["id"], "reply", "Pu'er does.")
+    receipts = (e for e in world.client.events() if e["event"] == "receipt")
+    assert next(receipts)["state"] == "delivered"
+
+
 SMS = sorted(name for name in POSTING if CONNECTORS[INBOXES[name]["connector"]]().channel == "sms")
 
 

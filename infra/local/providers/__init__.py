@@ -1,13 +1,12 @@
 """The providers' side on loopback: what we send arrives here, and shows on the customer's phone.
 
-Twilio: Messages.json, media. A mail server. Each other family has a module of its own.
+A mail server; each family of providers has a module of its own.
 They refuse what the real ones refuse: a wrong token, a wrong password, an unknown file.
 """
 
 import asyncio
 import base64
 import email
-import secrets
 import threading
 from collections.abc import Callable, Mapping
 from email import policy
@@ -16,13 +15,9 @@ from importlib import import_module
 from typing import Any
 
 from aiosmtpd.smtp import SMTP
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint
 
-from connectors.signing import values
 from infra.local.records import Records
-
-Credentials = Callable[[], tuple[str, str]]
-
 
 #: (records, how to get the settings of the connector's first inbox) -> the provider's pages.
 Fake = Callable[[Records, Callable[[], Any]], Blueprint]
@@ -31,11 +26,7 @@ _MODULES = ("tencent", "mail", "sms")
 
 def fakes() -> Mapping[str, Fake]:
     """connector -> its provider's API."""
-    found: dict[str, Fake] = {
-        "sms_twilio": lambda records, settings: twilio(
-            records, lambda: (settings().account_sid, values(settings().auth_token)[0])
-        ),
-    }
+    found: dict[str, Fake] = {}
     for name in _MODULES:
         try:
             module = import_module(f"infra.local.providers.{name}")
@@ -43,36 +34,6 @@ def fakes() -> Mapping[str, Fake]:
             continue
         found |= getattr(module, "PROVIDERS", {})
     return found
-
-
-def twilio(records: Records, credentials: Credentials) -> Blueprint:
-    """api.twilio.com; `credentials` are account SID and token."""
-    pages = Blueprint("twilio", __name__, url_prefix="/providers/twilio/2010-04-01")
-
-    @pages.before_request
-    def authorise() -> tuple[Response, int] | None:
-        given = request.authorization
-        if not given or (given.username, given.password) != credentials():
-            return jsonify(code=20003, message="Authenticate", status=401), 401
-        return None
-
-    @pages.post("/Accounts/<sid>/Messages.json")
-    def create(sid: str) -> tuple[Response, int]:
-        said, pictures = request.form.get("Body", ""), request.form.getlist("MediaUrl")
-        if not said and not pictures:
-            return jsonify(code=21602, message="Message body is required.", status=400), 400
-        text = "\n".join([said, *pictures]).strip()  # a phone would show the pictures
-        records.add_line("sms", request.form["To"], "in", {"text": text})
-        return jsonify(sid=f"SM{secrets.token_hex(16)}", status="queued", account_sid=sid), 201
-
-    @pages.get("/Accounts/<sid>/Messages/<message>/Media/<media>")
-    def media(sid: str, message: str, media: str) -> Response | tuple[Response, int]:
-        held = records.file(media)
-        if held is None:
-            return jsonify(code=20404, message="not found", status=404), 404
-        return Response(held[1], content_type=held[0])
-
-    return pages
 
 
 class MailServer:

@@ -1,23 +1,74 @@
-"""The providers of SMS on loopback: Vonage, AWS, Alibaba Cloud, Tencent Cloud.
+"""The providers of SMS on loopback: Twilio, Vonage, AWS, Alibaba Cloud, Tencent Cloud.
 
 They check what the real ones check: the key, the signature over the call, the length.
 """
 
 import json
 import secrets
+import threading
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
+import requests
 from flask import Blueprint, Response, jsonify, request
 
-from connectors.channels import sms_aliyun, sms_tencent
-from connectors.signing import equal
+from connectors.channels import sms_aliyun, sms_tencent, sms_twilio
+from connectors.signing import equal, values
 from infra.local.records import Records
 
 Settings = Callable[[], Any]
 Answer = Response | tuple[Response, int]
+
+
+def twilio(records: Records, settings: Settings) -> Blueprint:
+    """api.twilio.com; what was sent is delivered a moment later, and the inbox hears so."""
+    pages = Blueprint("twilio", __name__, url_prefix="/providers/twilio/2010-04-01")
+
+    @pages.before_request
+    def authorise() -> Answer | None:
+        given, ours = request.authorization, settings()
+        known = (ours.account_sid, values(ours.auth_token)[0])
+        if not given or (given.username, given.password) != known:
+            return jsonify(code=20003, message="Authenticate", status=401), 401
+        return None
+
+    @pages.post("/Accounts/<sid>/Messages.json")
+    def create(sid: str) -> Answer:
+        said, pictures = request.form.get("Body", ""), request.form.getlist("MediaUrl")
+        if not said and not pictures:
+            return jsonify(code=21602, message="Message body is required.", status=400), 400
+        text = "\n".join([said, *pictures]).strip()  # a phone would show the pictures
+        records.add_line("sms", request.form["To"], "in", {"text": text})
+        sent = f"SM{secrets.token_hex(16)}"
+        if callback := request.form.get("StatusCallback"):
+            told = {"MessageSid": sent, "MessageStatus": "delivered", "AccountSid": sid}
+            _later(callback, told, values(settings().auth_token)[0])
+        return jsonify(sid=sent, status="queued", account_sid=sid), 201
+
+    @pages.get("/Accounts/<sid>/Messages/<message>/Media/<media>")
+    def media(sid: str, message: str, media: str) -> Answer:
+        held = records.file(media)
+        if held is None:
+            return jsonify(code=20404, message="not found", status=404), 404
+        return Response(held[1], content_type=held[0])
+
+    return pages
+
+
+def _later(callback: str, told: dict[str, str], token: str) -> None:
+    """Post a status as Twilio does, to this machine only."""
+    if urlsplit(callback).hostname != "127.0.0.1":
+        return
+    signed = sms_twilio.signature(token, callback, list(told.items()))
+    headers = {"X-Twilio-Signature": signed}
+    timer = threading.Timer(
+        0.5, requests.post, (callback, told), {"headers": headers, "timeout": 10}
+    )
+    timer.daemon = True
+    timer.start()
 
 
 def vonage(records: Records, settings: Settings) -> Blueprint:
@@ -127,5 +178,6 @@ PROVIDERS: Mapping[str, Callable[[Records, Settings], Blueprint]] = {
     "sms_aliyun": aliyun,
     "sms_aws": aws,
     "sms_tencent": tencent,
+    "sms_twilio": twilio,
     "sms_vonage": vonage,
 }
