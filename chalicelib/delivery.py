@@ -66,17 +66,19 @@ class Deliverer(Worker):
         message = claim.noun.message
         if unknown_end and not self._connector(message.inbox).capabilities.resends_safely:
             raise RejectedError(notes.MAY_HAVE_ARRIVED)
-        target = self._first_target(message)
+        half_sent = bool(claim.noun.provider_ids)
+        target = self._first_target(message, half_sent=half_sent)
         if target is None:
             raise RejectedError("no address of this person is left to reply to")
-        own = _addressed(message, target)
+        own = message if half_sent else _addressed(message, target)
         try:
             self._send_all(claim, own)
         except ClosedError as closed:
             self._elsewhere_or_later(claim, own, str(closed))
 
-    def _first_target(self, message: Message) -> Participant | None:
-        if message.conversation_id is None:  # answers a message that belongs to no conversation
+    def _first_target(self, message: Message, *, half_sent: bool) -> Participant | None:
+        """Where it goes: what is half sent stays where it began."""
+        if message.conversation_id is None or half_sent:  # the former answers no conversation
             return _participant_of(message)
         return self._target(self._conversation(message), message)
 
@@ -92,7 +94,7 @@ class Deliverer(Worker):
         for number in range(len(sent), len(pieces)):
             sent = (*sent, self._send(connector, _numbered(pieces[number], number)))
             if number + 1 < len(pieces):
-                claim.record(provider_ids=sent)
+                claim.record(message=message, provider_ids=sent)
         self.show(message)
         claim.finish(
             Step.DONE,

@@ -7,7 +7,7 @@ import pytest
 
 from chalicelib.errors import RetryableError
 from chalicelib.ports import Write
-from chalicelib.schema import Delivery
+from chalicelib.schema import Conversation, Delivery
 from chalicelib.store import Step
 from tests.fakes import World, crash_at, world
 
@@ -26,6 +26,12 @@ def answered(w: World, text: str = ANSWER) -> str:
     w.reply("T1", text)
     w.settle()
     return w.messages()[-1].provider_ids[0]
+
+
+def conversation_of(w: World, message_id: str) -> Conversation:
+    held = w.pipeline.store.conversation(w.stored(message_id).message.conversation_id or "")
+    assert held
+    return held.noun
 
 
 def tell(w: World, external_id: str, state: str, **more: str) -> None:
@@ -126,6 +132,25 @@ def test_a_message_in_pieces_goes_on_where_it_stopped(w: World) -> None:
     w.pipeline.deliver(w.messages()[-1].message.id)
     assert w.sent("official") == ["first", "second"]
     assert len(w.messages()[-1].provider_ids) == 2
+
+
+def test_a_message_half_sent_is_finished_where_it_began(w: World) -> None:
+    shop = [{"address": "external:7", "level": "verified", "source": "signed_identity"}]
+    w.say("official", "li", QUESTION, evidence=shop)
+    w.settle()
+    w.channel("official").failures = [None, RetryableError("HTTP 503")]
+    w.reply("T1", "first\nsecond")
+    with pytest.raises(RetryableError):
+        w.settle()
+    reply = w.messages()[-1].message.id
+    w.say("email", "li@example.com", "Thanks, any news?", evidence=shop)
+    w.read_stream_again()
+    w.deliver_queue.forget()
+    w.settle()
+    w.pipeline.deliver(reply)
+    assert w.sent("official") == ["first", "second"]
+    assert len(conversation_of(w, reply).participants) == 2
+    assert w.sent("email") == []
 
 
 def test_a_receipt_for_any_piece_is_a_receipt_for_the_message(w: World) -> None:
