@@ -18,7 +18,9 @@ from chalicelib.schema import AddressLink, Contact, Conversation, Level, Message
 from tests.fakes import World, world
 
 PEOPLE = st.sampled_from("ab")
-PREFIXES = {"sms": "phone", "email": "email", "chat": "webchat"}
+PREFIXES = {"sms": "phone", "email": "email", "chat": "webchat", "official": "wechat"}
+#: A channel with windows, that sends elsewhere where one is closed.
+ELSEWHERE = {"connector": "fake_official", "when_closed": "other_channel"}
 INBOXES = st.sampled_from(list(PREFIXES))
 QUESTIONS = st.sampled_from(
     ["How do I keep green tea fresh?", "Where is my order 20260301?", "Where is my order 20260302?"]
@@ -39,6 +41,7 @@ BEFORE = [
     ("a", "sms", "Where is my order 20260302?"),
     ("b", "chat", "How do I keep green tea fresh?"),
 ]
+OPTING = {"out": "STOP", "in": "START"}
 NUMBERS = st.integers(min_value=0, max_value=100)
 DOWN, BROKE = RetryableError("down"), RetryableError("the line broke", uncertain=True)
 
@@ -65,6 +68,8 @@ class Histories(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.w: World = world(repeats={"silence_minutes": 0})
+        inboxes = self.w.pipeline.deployment.document.inboxes
+        self.w.configure(inboxes={**inboxes, "official": ELSEWHERE})
         self.w.pipeline = replace(self.w.pipeline, report=self._report)
         self.accepted: dict[str, tuple[str, WebhookRequest]] = {}
         self.numbers = 0
@@ -78,10 +83,19 @@ class Histories(RuleBasedStateMachine):
     # What is promised of everything that goes out
 
     def look_at(self, message: Message) -> None:
-        """Every agent's words go to the person whose conversation it is, as of now."""
+        """Every agent's words go to the person whose conversation it is, as of now.
+
+        Nothing but the confirmation goes to somebody who opted out.
+        """
+        opted = self.w.pipeline.store.opt_out(message.address)
+        if opted and opted.noun.choice == "out":
+            assert message.id == opted.noun.confirmation_id
+        if message.conversation_id is None:
+            return
         conversation = self._conversation(message.conversation_id or "")
         senders = [p.sender for p in conversation.participants if p.address == message.address]
-        assert conversation.contact_id in map(self._contact, senders)
+        # An address that never wrote in it is one that is proven to be the same person's.
+        assert conversation.contact_id in map(self._contact, senders or [message.address])
         if message.author == ASKONCE:
             assert message.address == self.w.stored(message.external_id).message.address
 
@@ -161,6 +175,15 @@ class Histories(RuleBasedStateMachine):
         self.w.table.before_write = None
         self.w.read_stream_again()
         self.w.clock.forward(minutes=20)
+
+    @rule(who=PEOPLE, choice=st.sampled_from(["out", "in"]))
+    def somebody_opts_out_or_in(self, who: str, choice: str) -> None:
+        self.numbers += 1
+        line = {"from": who, "id": str(self.numbers), "text": OPTING[choice], "kind": "event",
+                "event": {"name": f"opt_{choice}"}, "consent": {"choice": choice}}  # fmt: skip
+        request = self.w.request([line])
+        self._until_acknowledged(lambda: self.w.pipeline.accept("sms", request))
+        self.w.clock.forward(minutes=15)
 
     @rule(number=NUMBERS)
     def a_provider_repeats_itself(self, number: int) -> None:
@@ -250,8 +273,9 @@ class Histories(RuleBasedStateMachine):
         self.everything_settles()
         for name in self.accepted:
             self._is_in_the_helpdesk_once(name)
-        calls = [c for c in self.w.desk.effects.values() if c.what != "note"]
-        assert len(calls) == len(self.accepted)
+        said = [c for c in self.w.desk.effects.values() if c.what != "note"]
+        questions = [c for c in said if c.text not in OPTING.values()]
+        assert len(questions) == len(self.accepted)
 
     def _is_in_the_helpdesk_once(self, name: str) -> None:
         """On the one ticket of its conversation: it opened it, or was added to it."""
