@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from chalicelib import identity
+from chalicelib import conversations, identity
 from chalicelib.errors import AskOnceError, ConflictError
 from chalicelib.schema import (
     Address,
@@ -44,8 +44,29 @@ class Contacts:
         source = identity.own_source(message)
         own = self._find_or_make(address, level, source)
         for evidence in identity.proven_others(message):
-            own = self._join(own, evidence)
+            if evidence.source == identity.CONTINUED:
+                self._take_over(own.noun, evidence.address, message)
+            else:
+                own = self._join(own, evidence)
         return own
+
+    def _take_over(self, own: AddressLink, address: Address, message: Message) -> None:
+        """What an anonymous address asked is the sender's from now on.
+
+        The address keeps its contact, and nothing else: whoever still holds it begins anew. One
+        that is known by more than itself is left alone.
+        """
+        other = self._store.link(address)
+        if other is None or other.noun.contact_id == own.contact_id:
+            return
+        before = self._store.history(other.noun.contact_id)
+        if list(before.contact.noun.addresses) != [address] or not before.conversations:
+            return
+        puts: list[Held[Any]] = []
+        for held in before.conversations:
+            puts.append(Held(conversations.taken_over(held.noun, address, message, own)))
+            puts.extend(self._rehomed(held.noun, own.contact_id))
+        self._store.commit(*puts, gone=before.conversations)
 
     def link(self, address: Address, to: Address, *, source: str, by: str) -> AddressLink:
         """Give `address` the contact of `to`, whatever it had; both are made if they are new."""

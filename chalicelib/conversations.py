@@ -5,6 +5,7 @@ import secrets
 from chalicelib.policy import Policy, language_of
 from chalicelib.repeats import is_question
 from chalicelib.schema import (
+    Address,
     AddressLink,
     Answer,
     Conversation,
@@ -97,6 +98,26 @@ def join(
             "last_active_at": max(conversation.last_active_at, message.received_at),
             "asked_times": conversation.asked_times + repeated,
             "priority": Priority.HIGH if repeated else conversation.priority,
+        }
+    )
+
+
+def taken_over(
+    conversation: Conversation, address: Address, message: Message, link: AddressLink
+) -> Conversation:
+    """After an anonymous sender said who they are: theirs, and answered where they are now.
+
+    Questions keep who asked them: nothing that was told to the anonymous address is disclosed.
+    """
+    here = _participant(message, link).model_copy(update={"external_id": "", "subject": ""})
+    others = [p for p in conversation.participants if p.sender != address]
+    was = [p for p in conversation.participants if p.sender == address]
+    now = [here.model_copy(update={"last_at": p.last_at}) for p in was[:1]]
+    return conversation.model_copy(
+        update={
+            "contact_id": link.contact_id,
+            "asked_by": link.address if conversation.asked_by == address else conversation.asked_by,
+            "participants": (*now, *others),
         }
     )
 

@@ -20,6 +20,9 @@ from chalicelib.schema import (
 UNPROVEN = "unproven:"
 #: The source of a link that an operator made by taking an address away from a contact.
 UNLINKED = "unlinked"
+#: The source of evidence that a sender goes on where an anonymous address stopped: its
+#: conversations become the sender's, the address itself does not.
+CONTINUED = "continued"
 
 
 def sender(message: Message) -> tuple[Address, Level]:

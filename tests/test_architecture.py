@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "ledgers": {"schema", "ports", "pydantic"},
     "store": {"schema", "errors", "ledgers", "ports", "pydantic"},
-    "contacts": {"schema", "errors", "identity", "store"},
+    "contacts": {"conversations", "errors", "identity", "schema", "store"},
     "settings": {"errors", "policy", "ports", "aws", "schema", "pydantic"},
     "resolve": {"contacts", "conversations", "errors", "identity", "ledgers", "policy", "repeats"}
     | {"schema", "settings", "store"},

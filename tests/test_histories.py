@@ -144,6 +144,15 @@ class Histories(RuleBasedStateMachine):
         self._say(inbox, message.address[-1], message.text, [])
         self.everything_settles()
 
+    @rule(text=QUESTIONS)
+    def somebody_unknown_asks(self, text: str) -> None:
+        self._say("chat", "v", text, [])
+
+    @rule(who=PEOPLE, text=QUESTIONS)
+    def who_was_unknown_logs_in(self, who: str, text: str) -> None:
+        known = [(f"external:{who}", "verified")]
+        self._say("chat", who, text, known, continued="webchat:v")
+
     def _say(
         self,
         inbox: str,
@@ -151,9 +160,12 @@ class Histories(RuleBasedStateMachine):
         text: str,
         evidence: list[tuple[str, str]],
         level: str = "verified",
+        continued: str = "",
     ) -> None:
         self.numbers += 1
         others = [{"address": a, "level": proof, "source": "test"} for a, proof in evidence]
+        if continued:
+            others.append({"address": continued, "level": "verified", "source": identity.CONTINUED})
         line = {"from": who, "id": str(self.numbers), "text": text, "level": level}
         self._accept(inbox, self.w.request([line | {"evidence": others}]))
         self.w.clock.forward(minutes=15)

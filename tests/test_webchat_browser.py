@@ -524,9 +524,7 @@ def test_it_speaks_the_language_of_its_page(visitor: Visitor, lang: str, title: 
 # Who it is
 
 
-def test_a_visitor_who_logs_in_is_only_suggested_to_be_the_same_person(
-    visitor: Visitor, world: Local
-) -> None:
+def test_a_visitor_who_logs_in_takes_along_what_was_asked(visitor: Visitor, world: Local) -> None:
     page = visitor.page
     visitor.says("log in: does order 7788 contain a cup?")
     expect_sent(page, "log in: does order 7788 contain a cup?")
@@ -547,7 +545,10 @@ def test_a_visitor_who_logs_in_is_only_suggested_to_be_the_same_person(
     said = world.wait(same, "the line of the customer")
     assert said["sender_name"] == "Li Lei 李雷"
     assert said["contact_id"] != before["contact_id"]
-    claimed = {"address": before["address"], "level": "claimed", "source": "same_browser"}
-    assert claimed in said["evidence"]
+    went_on = {"address": before["address"], "level": "verified", "source": "continued"}
+    assert went_on in said["evidence"]
+    ticket = visitor.ticket("log in: does order 7788")
+    world.client.agent(ticket["id"], "reply", "log in: it does contain a cup")
+    expect(chat(page).locator("li.us", has_text="it does contain a cup")).to_be_visible()
     kept = page.evaluate("Object.keys(localStorage).filter((key) => key.endsWith(':token'))")
     assert [key.split(":")[-2] for key in kept] == ["visitor"]

@@ -290,3 +290,87 @@ def test_a_helpdesk_tells_what_its_agent_is_doing(
     body = json.dumps(event).replace("KIND", kind).encode()
     asked = WebhookRequest(method="POST", body=body, received_at=START)
     assert ours.parse(asked) == [Signal(ticket_id="T7", kind=kind)]  # type: ignore[arg-type]  # a literal
+
+
+# An anonymous visitor who says who they are
+
+WAS = {"address": "webchat:visitor", "level": "verified", "source": "continued"}
+SIGNED = {"address": "external:C-1", "level": "verified", "source": "signed_identity"}
+ANSWER = "It arrives tomorrow."
+
+
+def logged_in(w: World, text: str) -> None:
+    """The customer writes who was the visitor a moment ago."""
+    w.say("chat", "customer", text, evidence=[SIGNED, WAS])
+    w.settle()
+
+
+def asked_anonymously(w: World) -> None:
+    w.say("chat", "visitor", QUESTION)
+    w.settle()
+
+
+def lines_of(w: World, who: str) -> list[str]:
+    entries = w.pipeline.store.feed_after("chat", f"webchat:{who}", 0)
+    return [entry.message.text for entry in entries]
+
+
+def contact_of(w: World, address: str) -> str:
+    link = w.pipeline.store.link(address)
+    assert link
+    return link.noun.contact_id
+
+
+def test_what_a_visitor_asked_becomes_the_customer_s_who_logs_in(w: World) -> None:
+    asked_anonymously(w)
+    logged_in(w, "Thanks, any news?")
+    w.reply("T1", ANSWER)
+    w.settle()
+    assert ANSWER in lines_of(w, "customer")
+    assert ANSWER not in lines_of(w, "visitor")
+    assert [ticket for ticket, _ in w.desk.said] == ["T1", "T1"]
+
+
+def test_an_answer_under_way_reaches_the_customer_instead_of_the_visitor(w: World) -> None:
+    asked_anonymously(w)
+    w.reply("T1", ANSWER)
+    logged_in(w, "Do you sell teapots?")
+    assert (ANSWER in lines_of(w, "customer"), ANSWER in lines_of(w, "visitor")) == (True, False)
+
+
+def test_whoever_keeps_the_visitor_s_token_begins_anew(w: World) -> None:
+    asked_anonymously(w)
+    logged_in(w, "Thanks, any news?")
+    w.reply("T1", ANSWER)
+    w.settle()
+    w.say("chat", "visitor", QUESTION)
+    w.settle()
+    assert lines_of(w, "visitor") == [QUESTION, QUESTION]
+    assert w.desk.said[-1] == ("T2", QUESTION)
+    assert contact_of(w, "webchat:visitor") != contact_of(w, "webchat:customer")
+
+
+def test_what_was_answered_to_the_visitor_is_not_told_again_by_itself(w: World) -> None:
+    asked_anonymously(w)
+    w.reply("T1", ANSWER)
+    w.settle()
+    w.clock.forward(hours=1)
+    logged_in(w, QUESTION)
+    assert ANSWER not in lines_of(w, "customer")
+    assert any("not proven to be the same person" in note for note in w.desk.notes)
+
+
+def test_nobody_takes_over_a_person_whom_we_know(w: World) -> None:
+    w.say("chat", "visitor", QUESTION, evidence=[SIGNED | {"address": "external:C-2"}])
+    w.settle()
+    logged_in(w, "Thanks, any news?")
+    w.reply("T1", ANSWER)
+    w.settle()
+    assert (ANSWER in lines_of(w, "customer"), ANSWER in lines_of(w, "visitor")) == (False, True)
+
+
+def test_taking_over_twice_changes_nothing(w: World) -> None:
+    asked_anonymously(w)
+    logged_in(w, "Thanks, any news?")
+    logged_in(w, "Hello?")
+    assert {ticket for ticket, _ in w.desk.said} == {"T1"}

