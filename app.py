@@ -56,7 +56,8 @@ def pipeline() -> Any:
     from chalicelib import settings
     from chalicelib.aws import WORST_CALL_SECONDS, DynamoTable, S3Bucket
     from chalicelib.pipeline import Pipeline
-    from chalicelib.store import Store, StoredTokens
+    from chalicelib.store import Store
+    from chalicelib.tokens import StoredTokens
     from connectors.registry import CONNECTORS, HELPDESKS
 
     document = settings.read(settings.default_path())
@@ -186,7 +187,7 @@ def replies(helpdesk: str) -> Response:
 @app.on_dynamodb_record(stream_arn=STREAM_ARN, batch_size=10)
 def on_stored(event: Any) -> dict[str, Any]:
     """The table's stream: every message once it is stored."""
-    from chalicelib.store import new_item
+    from chalicelib.items import new_item
 
     failures = []
     for record in event.to_dict()["Records"]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from chalicelib import conversations, identity
 from chalicelib.errors import AskOnceError, ConflictError
+from chalicelib.items import Held, History, Home
 from chalicelib.schema import (
     Address,
     AddressLink,
@@ -22,7 +23,7 @@ from chalicelib.schema import (
     LinkEvent,
     Message,
 )
-from chalicelib.store import Held, History, Home, Store
+from chalicelib.store import Store
 
 _TRIES = 8
 

@@ -18,6 +18,7 @@ from chalicelib.errors import (
     RejectedError,
     RetryableError,
 )
+from chalicelib.items import Reference, Sent, Step
 from chalicelib.ports import Connector, HostedConnector
 from chalicelib.schema import (
     Attachment,
@@ -29,7 +30,6 @@ from chalicelib.schema import (
     Message,
     Participant,
 )
-from chalicelib.store import Reference, Sent, Step
 from chalicelib.worker import Claim, Worker
 
 #: The channel on which an address of a scheme is written to.

@@ -11,10 +11,11 @@ from typing import Any
 
 from chalicelib import notes
 from chalicelib.errors import ConflictError, RejectedError, RetryableError
+from chalicelib.items import Held, Step, Stored
 from chalicelib.ports import FetchingConnector
 from chalicelib.schema import Delivery, Message, Notice, Receipt
 from chalicelib.settings import Deployment
-from chalicelib.store import Held, Step, Store, Stored
+from chalicelib.store import Store
 
 #: A receipt may overtake the write that remembers what it is for, but not for long.
 PATIENCE = timedelta(minutes=15)

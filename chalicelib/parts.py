@@ -9,8 +9,9 @@ from datetime import datetime
 from typing import Any
 
 from chalicelib.errors import ConflictError, RetryableError
+from chalicelib.items import PIECES_WAIT, Collected, Held, Step, Stored
 from chalicelib.schema import Message, Part, message_id
-from chalicelib.store import PIECES_WAIT, Collected, Held, Step, Store, Stored
+from chalicelib.store import Store
 
 _TRIES = 8
 

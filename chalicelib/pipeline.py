@@ -30,6 +30,7 @@ from chalicelib.errors import (
     RetryableError,
     TooLargeError,
 )
+from chalicelib.items import Held, Quarantined, Reference, Step, Stored, TicketHome, is_errand
 from chalicelib.limits import Limits
 from chalicelib.ports import (
     Connector,
@@ -53,7 +54,6 @@ from chalicelib.schema import (
     digest,
     message_id,
 )
-from chalicelib.store import Held, Quarantined, Reference, Step, Stored, TicketHome, is_errand
 from chalicelib.worker import Claim, Worker
 
 _GLANCE_SECONDS = 0.05

@@ -12,6 +12,7 @@ from typing import Any
 from chalicelib import conversations, identity, ledgers, repeats
 from chalicelib.contacts import Contacts
 from chalicelib.errors import ConflictError, RetryableError
+from chalicelib.items import Held, History, Home, Step, Stored
 from chalicelib.ledgers import OptOut
 from chalicelib.policy import Mode, language_of
 from chalicelib.schema import (
@@ -25,7 +26,7 @@ from chalicelib.schema import (
     Verdict,
 )
 from chalicelib.settings import Deployment
-from chalicelib.store import Held, History, Home, Step, Store, Stored
+from chalicelib.store import Store
 
 _TRIES = 8
 

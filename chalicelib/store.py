@@ -1,46 +1,44 @@
-"""Everything we keep: the only module that knows a key, an index or what lies in the bucket.
+"""Everything we keep, read and written: the only module that talks to table, queues and bucket.
 
-One table. Each item is a JSON document with a version; a write names the version that it read,
-so that of two writers one wins and the other decides again (`ConflictError`).
-
-item          pk                              sk                   found by
-message       MSG#<its id's first half>       <its id>             its id; stream; thread, due
-address       ADDRESS#<address>               LINK                 the address
-contact       CONTACT#<id>                    PROFILE              its id
-conversation  CONTACT#<contact>               CONV#<asked>#<id>    the contact: one query; due
-home          CONV#<id>                       HOME                 a conversation's id
-ticket        TICKET#<helpdesk>#<ticket id>   CONV                 the helpdesk's id
-reference     REF#<hash of inbox, external>   CONV                 an email's In-Reply-To
-feed          FEED#<hash of inbox, address>   <sequence>           a web chat visitor
-presence      FEED#<hash of inbox, address>   agent                the same query
-sent          SENT#<hash of inbox, external>  MESSAGE              a receipt
-sending       SENDING#<hash of inbox, addr.>  LEDGER               the address, before sending
-opt-out       OPTOUT#<address>                CHOICE               the address, before sending
-pieces        PARTS#<hash of inbox, addr, of> PARTS                a piece of the same message; due
-errand        ERRAND#<its id's first half>    <its id>             its id; stream, due
-cursor        CURSOR#<hash of inbox, source>  CURSOR               a notice
-token         TOKEN#<name>                    TOKEN                its name
-quarantine    QUARANTINE#<id>                 RAW                  its id; thread
-
-Indexes, both sparse and keys only: `due` (due, due_at) holds what must happen by a time, in eight
-buckets, since one key takes a thousand writes a second; `thread` (thread, thread_at) holds a
-conversation's messages in order. Everything expires by `expires_at`.
-
-Bytes over a few kilobytes lie in the bucket and are written before the item that names them.
+What lies where is in `items`. A write names the version that it read, so that of two writers one
+wins and the other decides again (`ConflictError`). Bytes over a few kilobytes lie in the bucket and
+are written before the item that names them.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-from pydantic import Field
-
-from chalicelib.errors import ConflictError, NotFoundError, RejectedError, RetryableError
+from chalicelib.errors import ConflictError, NotFoundError, RejectedError
+from chalicelib.items import (
+    BUCKETS,
+    PLACES,
+    STUCK_AFTER,
+    Collected,
+    Cursor,
+    Errand,
+    Held,
+    History,
+    Home,
+    N,
+    Quarantined,
+    Reference,
+    Sent,
+    Stored,
+    TicketHome,
+    conversation_sk,
+    errand_key,
+    feed_key,
+    feed_pk,
+    held_as,
+    is_errand,
+    message_key,
+    sortable,
+)
 from chalicelib.ledgers import OptOut, SendLedger
 from chalicelib.ports import (
     Bucket,
@@ -60,10 +58,8 @@ from chalicelib.schema import (
     Attachment,
     Contact,
     Conversation,
-    Delivery,
     Direction,
     Message,
-    Moment,
     Notice,
     Noun,
     Raw,
@@ -72,13 +68,8 @@ from chalicelib.schema import (
     digest,
 )
 
-N = TypeVar("N", bound=Noun)
-
 #: Longer raw bodies go to the bucket: an item is paid for by the kilobyte, and ends at 400.
 INLINE_RAW_BYTES = 16 * 1024
-STUCK_AFTER = timedelta(minutes=3)
-#: How long the pieces of one message may take.
-PIECES_WAIT = timedelta(minutes=10)
 TICKET_LINK_SECONDS = 7 * 24 * 3600
 FEED_LINK_SECONDS = 3600
 #: How long an agent counts as typing, and how soon the same sign of life counts again.
@@ -87,154 +78,7 @@ SIGNAL_SECONDS = 3.0
 _DAY = 24 * 3600
 #: Sorts behind every sequence number of a feed.
 _AGENT = "agent"
-_BUCKETS = 8
 _LATEST = 20
-
-
-class Step(StrEnum):
-    """How far a message has come."""
-
-    ACCEPTED = "accepted"
-    RESOLVED = "resolved"
-    #: Waits until the customer writes again: the channel's window is closed.
-    HELD = "held"
-    DONE = "done"
-    FAILED = "failed"
-
-
-class Stored(Noun):
-    """A message with how far it has come."""
-
-    message: Message
-    step: Step = Step.ACCEPTED
-    #: Until when one worker has it to itself.
-    claimed_until: Moment | None = None
-    #: A worker began to send it, and has not written how that ended.
-    sending: bool = False
-    #: By when it should be finished; then the schedule drives it again, ever more rarely.
-    due_at: Moment | None = None
-    drives: int = 0
-    #: What the provider calls the pieces of a message that we sent, in order.
-    provider_ids: tuple[str, ...] = ()
-    #: What the provider says became of it.
-    delivery: Delivery | None = None
-    #: Why it failed, in words for an agent.
-    failure: str | None = None
-    #: What the agents must hear about it, and have not heard yet.
-    untold: str | None = None
-
-    @property
-    def finished(self) -> bool:
-        """Nothing is to be done about it now; what is held goes on by the customer's doing."""
-        waits = self.step is Step.HELD and not self.sending
-        return self.untold is None and (waits or self.step in (Step.DONE, Step.FAILED))
-
-
-class Home(Noun):
-    """Where a conversation lies: it moves with its contact."""
-
-    conversation_id: str
-    contact_id: str
-    asked_at: Moment
-
-    @classmethod
-    def of(cls, conversation: Conversation) -> "Home":
-        return cls(
-            conversation_id=conversation.id,
-            contact_id=conversation.contact_id,
-            asked_at=conversation.asked_at,
-        )
-
-
-class TicketHome(Noun):
-    """Which conversation a ticket belongs to."""
-
-    ticket: Ticket
-    conversation_id: str
-
-
-class Reference(Noun):
-    """Which conversation a provider's message id belongs to."""
-
-    inbox: str
-    external_id: str
-    conversation_id: str
-
-
-class Sent(Noun):
-    """Which of our messages a provider's id belongs to."""
-
-    inbox: str
-    external_id: str
-    message_id: str
-
-
-class Errand(Noun):
-    """A receipt or a notice, and whether it is done."""
-
-    item: Receipt | Notice
-    done: bool = False
-    due_at: Moment | None = None
-    drives: int = 0
-
-    @property
-    def finished(self) -> bool:
-        return self.done
-
-
-class Cursor(Noun):
-    """How far a source has been read."""
-
-    inbox: str
-    source: str
-    value: str = ""
-
-
-class Collected(Noun):
-    """The pieces of one long message that came so far."""
-
-    inbox: str
-    address: Address
-    of: str
-    began_at: Moment
-    #: number -> message id
-    pieces: dict[int, str] = Field(default_factory=dict)
-    #: The message was made of them.
-    done: bool = False
-
-
-class Quarantined(Noun):
-    """An authentic request that could not be read."""
-
-    id: str
-    inbox: str
-    reason: str
-    received_at: Moment
-    method: str
-    headers: dict[str, list[str]]
-    query: list[tuple[str, str]]
-    body: bytes | None = None
-    key: str | None = None
-
-
-@dataclass(frozen=True)
-class Held(Generic[N]):
-    """A noun as it was read: `version` 0 means that it is new."""
-
-    noun: N
-    version: int = 0
-
-    def change(self, **changes: Any) -> "Held[N]":
-        """The same with other values, to be committed over the version that was read."""
-        return replace(self, noun=self.noun.model_copy(update=changes))
-
-
-@dataclass(frozen=True)
-class History:
-    """A contact and its latest conversations, latest first."""
-
-    contact: Held[Contact]
-    conversations: Sequence[Held[Conversation]]
 
 
 class Store:
@@ -273,11 +117,11 @@ class Store:
         try:
             self.commit(held)
         except ConflictError as conflict:
-            return _held(Stored, conflict.existing), False
+            return held_as(Stored, conflict.existing), False
         return replace(held, version=1), True
 
     def message(self, message_id: str) -> Held[Stored] | None:
-        return self._get(Stored, *_message_key(message_id))
+        return self._get(Stored, *message_key(message_id))
 
     def claim(
         self, held: Held[Stored], seconds: float, *, sending: bool = False
@@ -320,16 +164,16 @@ class Store:
     def thread(self, conversation_id: str) -> list[Message]:
         """A conversation's messages in order. The index may lag by a moment."""
         found = (self._table.get(*key) for key in self._table.thread(conversation_id))
-        return [_held(Stored, item).noun.message for item in found if item]
+        return [held_as(Stored, item).noun.message for item in found if item]
 
     def stuck(self, now: datetime) -> list[str]:
         """Ids of messages and errands that should be finished by now."""
-        keys = (k for n in range(_BUCKETS) for k in self._table.due(f"message#{n}", _text(now)))
+        keys = (k for n in range(BUCKETS) for k in self._table.due(f"message#{n}", sortable(now)))
         return [sk for _, sk in keys]
 
     def overdue(self, now: datetime) -> list[Held[Conversation]]:
         """Conversations whose first reply should have been given by now."""
-        keys = [k for n in range(_BUCKETS) for k in self._table.due(f"reply#{n}", _text(now))]
+        keys = [k for n in range(BUCKETS) for k in self._table.due(f"reply#{n}", sortable(now))]
         found = [self._get(Conversation, pk, sk) for pk, sk in keys]
         return [held for held in found if held]
 
@@ -364,7 +208,7 @@ class Store:
         return True
 
     def errand(self, errand_id: str) -> Held[Errand] | None:
-        return self._get(Errand, *_errand_key(errand_id))
+        return self._get(Errand, *errand_key(errand_id))
 
     def item(self, stored_id: str) -> Held[Stored] | Held[Errand] | None:
         """A message or an errand by its id."""
@@ -404,7 +248,7 @@ class Store:
 
     def incomplete(self, now: datetime) -> list[Held[Collected]]:
         """Messages whose missing pieces should have come by now."""
-        keys = [k for n in range(_BUCKETS) for k in self._table.due(f"parts#{n}", _text(now))]
+        keys = [k for n in range(BUCKETS) for k in self._table.due(f"parts#{n}", sortable(now))]
         found = [self._get(Collected, pk, sk) for pk, sk in keys]
         return [held for held in found if held and not held.noun.done]
 
@@ -429,10 +273,10 @@ class Store:
         items = self._table.query(
             f"CONTACT#{contact_id}", "CONV#", "PROFILE", newest_first=True, limit=_LATEST + 1
         )
-        contact = next((_held(Contact, i) for i in items if i.sk == "PROFILE"), None)
+        contact = next((held_as(Contact, i) for i in items if i.sk == "PROFILE"), None)
         return History(
             contact=contact or Held(Contact(id=contact_id)),
-            conversations=[_held(Conversation, i) for i in items if i.sk != "PROFILE"],
+            conversations=[held_as(Conversation, i) for i in items if i.sk != "PROFILE"],
         )
 
     def conversation(self, conversation_id: str) -> Held[Conversation] | None:
@@ -440,7 +284,7 @@ class Store:
         seen = 0
         while (home := self.home(conversation_id)) and home.version != seen:
             pk, seen = f"CONTACT#{home.noun.contact_id}", home.version
-            if found := self._get(Conversation, pk, _conversation_sk(home.noun)):
+            if found := self._get(Conversation, pk, conversation_sk(home.noun)):
                 return found
         return None
 
@@ -473,7 +317,7 @@ class Store:
 
     def feed_append(self, message: Message) -> int:
         """Append once; return the sequence number. Safe to repeat, and from two places at once."""
-        pk = _feed_pk(message)
+        pk = feed_pk(message)
         while True:
             last = 0
             for item in self._table.query(pk, "0", ":", newest_first=True, limit=50):
@@ -492,7 +336,7 @@ class Store:
 
     def feed(self, inbox: str, address: str, seq: int) -> tuple[list[FeedEntry], Presence]:
         """The same, with what the agents are doing: one query, since the latter sorts behind."""
-        items = self._table.query(_feed_key(inbox, address), f"{seq + 1:012d}", "~", limit=100)
+        items = self._table.query(feed_key(inbox, address), f"{seq + 1:012d}", "~", limit=100)
         presence = Presence()
         if items and items[-1].sk == _AGENT:
             presence = self._presence(items.pop())
@@ -516,7 +360,7 @@ class Store:
 
         Kept for a day at most, and never part of the feed.
         """
-        pk, now = _feed_key(inbox, address), self._clock().timestamp()
+        pk, now = feed_key(inbox, address), self._clock().timestamp()
         item = self._table.get(pk, _AGENT)
         held = json.loads(item.body) if item else {}
         field, until = (
@@ -578,7 +422,7 @@ class Store:
     def all_quarantined(self) -> list[Quarantined]:
         """Oldest first, without bodies that lie in the bucket."""
         found = (self._table.get(*key) for key in self._table.thread("QUARANTINE"))
-        return [_held(Quarantined, item).noun for item in found if item]
+        return [held_as(Quarantined, item).noun for item in found if item]
 
     def release(self, quarantine_id: str) -> None:
         """Forget one that has been read after all."""
@@ -635,10 +479,10 @@ class Store:
 
     def _get(self, kind: type[N], pk: str, sk: str) -> Held[N] | None:
         item = self._table.get(pk, sk)
-        return _held(kind, item) if item else None
+        return held_as(kind, item) if item else None
 
     def _item(self, held: Held[Any]) -> Item:
-        pk, sk, index = _PLACES[type(held.noun)](held.noun)
+        pk, sk, index = PLACES[type(held.noun)](held.noun)
         return replace(self._new(pk, sk, held.noun, index), version=held.version)
 
     def _new(self, pk: str, sk: str, noun: Noun, index: dict[str, str] | None = None) -> Item:
@@ -648,178 +492,4 @@ class Store:
             body=noun.model_dump_json(exclude_defaults=True),
             index=index or {},
             expires_at=int((self._clock() + self._retention).timestamp()),
-        )
-
-
-def _held(kind: type[N], item: Item) -> Held[N]:
-    return Held(kind.model_validate_json(item.body), item.version)
-
-
-def _text(moment: datetime) -> str:
-    """Sorts as text in the order of time: always UTC, always microseconds."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _conversation_sk(conversation: Conversation | Home) -> str:
-    identity = (
-        conversation.id
-        if isinstance(conversation, Conversation)
-        else (conversation.conversation_id)
-    )
-    return f"CONV#{_text(conversation.asked_at)}#{identity}"
-
-
-def _message_key(message_id: str) -> tuple[str, str]:
-    """One party's messages share a key: the stream keeps the order of those, and of no others."""
-    return f"MSG#{message_id[:MESSAGE_ID_HALF]}", message_id
-
-
-def _errand_key(errand_id: str) -> tuple[str, str]:
-    return f"ERRAND#{errand_id[:MESSAGE_ID_HALF]}", errand_id
-
-
-def is_errand(stored_id: str) -> bool:
-    """Whether an id is that of a receipt or a notice, and not of a message."""
-    return stored_id.startswith("e")
-
-
-def new_item(event: str, image: Mapping[str, Any]) -> str | None:
-    """The id of the message or errand that a record of the stream says is new; None for others."""
-    if event != "INSERT" or image.get("kind", {}).get("S") not in ("message", "errand"):
-        return None
-    return str(image["sk"]["S"])
-
-
-def _message_index(stored: Stored) -> dict[str, str]:
-    message = stored.message
-    index = {"kind": "message"}
-    if message.conversation_id:
-        index |= {
-            "thread": message.conversation_id,
-            "thread_at": f"{_text(message.received_at)}#{message.id}",
-        }
-    if not stored.finished:
-        index |= {
-            "due": f"message#{_bucket(message.id)}",
-            "due_at": _text(stored.due_at or message.received_at + STUCK_AFTER),
-        }
-    return index
-
-
-def _errand_index(errand: Errand) -> dict[str, str]:
-    if errand.done:
-        return {"kind": "errand"}
-    due_at = errand.due_at or errand.item.received_at + STUCK_AFTER
-    due = f"message#{_bucket(errand.item.id)}"
-    return {"kind": "errand", "due": due, "due_at": _text(due_at)}
-
-
-def _pieces_index(collected: Collected) -> dict[str, str]:
-    if collected.done:
-        return {}
-    due = f"parts#{_bucket(collected.of)}"
-    return {"due": due, "due_at": _text(collected.began_at + PIECES_WAIT)}
-
-
-def _conversation_index(conversation: Conversation) -> dict[str, str]:
-    due_at = conversation.first_reply_due_at
-    if not due_at:
-        return {}
-    return {"due": f"reply#{_bucket(conversation.id)}", "due_at": _text(due_at)}
-
-
-#: Where a noun lies, and which indexes see it.
-_PLACES: dict[type[Noun], Callable[[Any], tuple[str, str, dict[str, str]]]] = {
-    Stored: lambda s: (*_message_key(s.message.id), _message_index(s)),
-    AddressLink: lambda link: (f"ADDRESS#{link.address}", "LINK", {}),
-    Contact: lambda c: (f"CONTACT#{c.id}", "PROFILE", {}),
-    Conversation: lambda c: (
-        f"CONTACT#{c.contact_id}",
-        _conversation_sk(c),
-        _conversation_index(c),
-    ),
-    Home: lambda h: (f"CONV#{h.conversation_id}", "HOME", {}),
-    TicketHome: lambda t: (f"TICKET#{t.ticket.helpdesk}#{t.ticket.id}", "CONV", {}),
-    Reference: lambda r: (f"REF#{digest(r.inbox, r.external_id)}", "CONV", {}),
-    Sent: lambda s: (f"SENT#{digest(s.inbox, s.external_id)}", "MESSAGE", {}),
-    Errand: lambda e: (*_errand_key(e.item.id), _errand_index(e)),
-    Cursor: lambda c: (f"CURSOR#{digest(c.inbox, c.source)}", "CURSOR", {}),
-    Collected: lambda c: (
-        f"PARTS#{digest(c.inbox, c.address, c.of)}",
-        "PARTS",
-        _pieces_index(c),
-    ),
-    SendLedger: lambda w: (f"SENDING#{digest(w.inbox, w.address)}", "LEDGER", {}),
-    OptOut: lambda o: (f"OPTOUT#{o.address}", "CHOICE", {}),
-    Quarantined: lambda q: (
-        f"QUARANTINE#{q.id}",
-        "RAW",
-        {"thread": "QUARANTINE", "thread_at": _text(q.received_at)},
-    ),
-}
-
-
-def _bucket(identity: str) -> int:
-    return sum(identity.encode()) % _BUCKETS
-
-
-def _feed_pk(message: Message) -> str:
-    return _feed_key(message.inbox, message.address)
-
-
-def _feed_key(inbox: str, address: str) -> str:
-    return f"FEED#{digest(inbox, address)}"
-
-
-class StoredTokens:
-    """Access tokens in the table: one worker fetches, under a lease, and all use the result."""
-
-    LEASE_SECONDS = 10.0
-
-    def __init__(self, table: Table, clock: Callable[[], datetime], pause: Callable[[float], None]):
-        self._table = table
-        self._clock = clock
-        self._pause = pause
-
-    def get(self, name: str, fetch: Callable[[], tuple[str, float]], *, stale: str = "") -> str:
-        for _ in range(20):
-            item = self._table.get(f"TOKEN#{name}", "TOKEN")
-            held = json.loads(item.body) if item else {}
-            now = self._clock().timestamp()
-            if held.get("expires_at", 0) > now and held["token"] != stale:
-                return str(held["token"])
-            if held.get("lease_until", 0) > now or not self._lease(name, item, held, now):
-                self._pause(0.25)
-                continue
-            return self._refresh(name, fetch)
-        raise RetryableError("another worker is fetching a new access token")
-
-    def _lease(self, name: str, item: Item | None, held: dict[str, Any], now: float) -> bool:
-        try:
-            self._put(name, item, held | {"lease_until": now + self.LEASE_SECONDS})
-        except ConflictError:
-            return False
-        return True
-
-    def _refresh(self, name: str, fetch: Callable[[], tuple[str, float]]) -> str:
-        token, seconds = fetch()
-        item = self._table.get(f"TOKEN#{name}", "TOKEN")
-        # A minute early: a token that ends on its way is worse than one fetched too soon.
-        expires_at = self._clock().timestamp() + max(seconds - 60, seconds / 2)
-        with suppress(ConflictError):  # our lease ran out, and somebody else's token is as good
-            self._put(name, item, {"token": token, "expires_at": expires_at})
-        return token
-
-    def _put(self, name: str, item: Item | None, body: dict[str, Any]) -> None:
-        expires_at = int(self._clock().timestamp()) + 7 * 24 * 3600
-        self._table.write(
-            Write(
-                item=Item(
-                    pk=f"TOKEN#{name}",
-                    sk="TOKEN",
-                    body=json.dumps(body),
-                    version=item.version if item else 0,
-                    expires_at=expires_at,
-                )
-            )
         )

@@ -7,10 +7,11 @@ from typing import Any
 
 from chalicelib import conversations
 from chalicelib.errors import ConflictError, RejectedError, RetryableError
+from chalicelib.items import Held, Step, Stored
 from chalicelib.ports import Connector
 from chalicelib.schema import Conversation, Message, Participant
 from chalicelib.settings import Deployment
-from chalicelib.store import Held, Step, Store, Stored
+from chalicelib.store import Store
 
 
 class Claim:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from chalicelib.errors import ConflictError, NotFoundError, PayloadError, SignatureError
+from chalicelib.items import Stored
 from chalicelib.pipeline import Pipeline
 from chalicelib.ports import (
     Allowance,
@@ -51,7 +52,7 @@ from chalicelib.schema import (
     message_id,
 )
 from chalicelib.settings import Deployment, Document
-from chalicelib.store import Store, Stored
+from chalicelib.store import Store
 
 START = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
 

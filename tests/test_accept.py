@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from chalicelib.errors import NotFoundError, PayloadError, SignatureError, TooLargeError
+from chalicelib.items import Quarantined, Step
 from chalicelib.ports import WebhookRequest
 from chalicelib.settings import INBOXES_ENVIRONMENT
-from chalicelib.store import Quarantined, Step
 from tests.fakes import START, World, world
 
 QUESTION, ANSWER = "How do I keep green tea fresh?", "In a tin, cool and dark."

@@ -33,19 +33,21 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors",
     },
     "ledgers": {"schema", "ports", "pydantic"},
-    "store": {"schema", "errors", "ledgers", "ports", "pydantic"},
-    "contacts": {"conversations", "errors", "identity", "schema", "store"},
+    "items": {"ledgers", "ports", "schema", "pydantic"},
+    "store": {"errors", "items", "ledgers", "ports", "schema"},
+    "tokens": {"errors", "ports"},
+    "contacts": {"conversations", "errors", "identity", "items", "schema", "store"},
     "settings": {"errors", "policy", "ports", "aws", "schema", "pydantic"},
-    "resolve": {"contacts", "conversations", "errors", "identity", "ledgers", "policy", "repeats"}
-    | {"schema", "settings", "store"},
-    "worker": {"conversations", "errors", "ports", "schema", "settings", "store"},
-    "parts": {"errors", "schema", "store"},
-    "errands": {"errors", "notes", "ports", "schema", "settings", "store"},
-    "delivery": {"conversations", "errors", "ledgers", "notes", "ports", "schema", "store"}
-    | {"worker"},
+    "resolve": {"contacts", "conversations", "errors", "identity", "items", "ledgers", "policy"}
+    | {"repeats", "schema", "settings", "store"},
+    "worker": {"conversations", "errors", "items", "ports", "schema", "settings", "store"},
+    "parts": {"errors", "items", "schema", "store"},
+    "errands": {"errors", "items", "notes", "ports", "schema", "settings", "store"},
+    "delivery": {"conversations", "errors", "items", "ledgers", "notes", "ports", "schema"}
+    | {"store", "worker"},
     "limits": {"errors", "ports"},
-    "pipeline": {"conversations", "delivery", "errands", "errors", "limits", "notes", "parts"}
-    | {"ports", "resolve", "schema", "settings", "store", "worker"},
+    "pipeline": {"conversations", "delivery", "errands", "errors", "items", "limits", "notes"}
+    | {"parts", "ports", "resolve", "schema", "settings", "store", "worker"},
     "consumer": {"errors", "log"},
 }
 CORE_FOR_CONNECTORS = {"chalicelib.schema", "chalicelib.errors", "chalicelib.ports"}

@@ -5,8 +5,8 @@ import pytest
 from chalicelib import identity
 from chalicelib.contacts import Contacts, UnknownAddressError
 from chalicelib.errors import ConflictError
+from chalicelib.items import Held, Home
 from chalicelib.schema import AddressLink, Level, Message
-from chalicelib.store import Held, Home
 from tests.fakes import World, world
 from tests.nouns import asked, conversation, evidence, message
 

@@ -14,10 +14,10 @@ from chalicelib.errors import (
     SignatureError,
     TooLargeError,
 )
+from chalicelib.items import Step
 from chalicelib.notes import MAY_HAVE_ARRIVED
 from chalicelib.ports import WebhookRequest
 from chalicelib.schema import Conversation, State
-from chalicelib.store import Step
 from tests.fakes import World, crash_at, world
 
 QUESTION, ANSWER = "How do I keep green tea fresh?", "In a tin, cool and dark."

@@ -6,9 +6,9 @@ from itertools import permutations
 import pytest
 
 from chalicelib.errors import RetryableError
+from chalicelib.items import Step
 from chalicelib.ports import Write
 from chalicelib.schema import Conversation, Delivery
-from chalicelib.store import Step
 from tests.fakes import World, crash_at, world
 
 QUESTION, ANSWER = "How do I keep green tea fresh?", "In a tin, cool and dark."

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from chalicelib.errors import ConfigurationError, RejectedError, RetryableError
-from chalicelib.store import Step
+from chalicelib.items import Step
 from tests.fakes import FakeDesk, World, crash_at, world
 
 QUESTION = "How do I keep green tea fresh?"

@@ -2,9 +2,9 @@
 
 import pytest
 
+from chalicelib.items import Step
 from chalicelib.notes import OPTED_OUT
 from chalicelib.schema import Delivery
-from chalicelib.store import Step
 from tests.fakes import World, world
 
 QUESTION, ANSWER = "How do I keep green tea fresh?", "In a tin, cool and dark."

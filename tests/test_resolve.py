@@ -7,9 +7,9 @@ import pytest
 
 from chalicelib.contacts import Contacts
 from chalicelib.errors import ConflictError, RetryableError
+from chalicelib.items import Step
 from chalicelib.ports import Write
 from chalicelib.schema import Conversation, Outcome, Priority, State, Verdict
-from chalicelib.store import Step
 from tests.fakes import World, world
 
 QUESTION, ANSWER = "How do I keep green tea fresh?", "In a tin, cool and dark."

@@ -9,20 +9,19 @@ from typing import Any
 import pytest
 
 from chalicelib.errors import ConflictError
-from chalicelib.ports import Item, Table
-from chalicelib.schema import Attachment, Raw, Ticket
-from chalicelib.store import (
-    INLINE_RAW_BYTES,
+from chalicelib.items import (
     STUCK_AFTER,
     Held,
     Home,
     Quarantined,
     Reference,
     Step,
-    Store,
     Stored,
     TicketHome,
 )
+from chalicelib.ports import Item, Table
+from chalicelib.schema import Attachment, Raw, Ticket
+from chalicelib.store import INLINE_RAW_BYTES, Store
 from tests.fakes import START, Clock, MemoryBucket, MemoryQueue, MemoryTable
 from tests.nouns import conversation, message
 from tests.racing import Hooked, race

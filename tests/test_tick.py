@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from chalicelib.errors import RejectedError, RetryableError
+from chalicelib.items import STUCK_AFTER, Step
 from chalicelib.schema import Conversation, Priority
-from chalicelib.store import STUCK_AFTER, Step
 from tests.fakes import World, crash_at, world
 
 QUESTION, ANSWER = "How do I keep green tea fresh?", "In a tin, cool and dark."

@@ -7,7 +7,7 @@ import pytest
 
 from chalicelib.errors import RetryableError
 from chalicelib.ports import Table
-from chalicelib.store import StoredTokens
+from chalicelib.tokens import StoredTokens
 from tests.fakes import Clock
 from tests.racing import Hooked, race
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from chalicelib import ledgers
 from chalicelib.contacts import Contacts
 from chalicelib.errors import ClosedError, RetryableError
+from chalicelib.items import Step
 from chalicelib.ledgers import SendLedger
 from chalicelib.ports import SendWindow
 from chalicelib.schema import Delivery
-from chalicelib.store import Step
 from tests.fakes import START, Clock, World, crash_at, world
 
 QUESTION, ANSWER = "How do I keep green tea fresh?", "In a tin, cool and dark."

@@ -11,7 +11,7 @@ import responses
 
 from chalicelib.errors import ClosedError, DeliveryError, RejectedError, RetryableError
 from chalicelib.schema import Attachment
-from chalicelib.store import StoredTokens
+from chalicelib.tokens import StoredTokens
 from connectors import http, wechat_api
 from tests.channels.test_wechat import an_answer, wechat
 from tests.fakes import Clock, MemoryTable

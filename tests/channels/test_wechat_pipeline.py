@@ -10,9 +10,9 @@ import pytest
 import responses
 
 from chalicelib.errors import SignatureError, TooLargeError
+from chalicelib.items import Step
 from chalicelib.ports import WebhookRequest
 from chalicelib.settings import Deployment, Document, SecretReader
-from chalicelib.store import Step
 from connectors.registry import CONNECTORS
 from infra.local import simulators
 from infra.local.simulators import Sent, tencent

@@ -17,7 +17,7 @@ from werkzeug.serving import make_server
 from chalicelib.errors import RejectedError, RetryableError
 from chalicelib.ports import Connector, FetchingConnector, WebhookRequest
 from chalicelib.schema import Attachment, Kind, Message, Notice
-from chalicelib.store import StoredTokens
+from chalicelib.tokens import StoredTokens
 from infra.local.people import LI
 from infra.local.providers.tencent import PROVIDERS
 from infra.local.records import Records

@@ -19,7 +19,7 @@ from chalicelib.errors import (
 )
 from chalicelib.ports import Connector, WebhookRequest
 from chalicelib.schema import Attachment, Message
-from chalicelib.store import StoredTokens
+from chalicelib.tokens import StoredTokens
 from connectors import wechat_wire
 from infra.local import simulators
 from infra.local.simulators import tencent
