@@ -65,16 +65,25 @@ _SES_LATER |= {"ThrottlingException", "Throttling"}
 _SES_LOST = {"ReadTimeoutError", "ConnectionClosedError"}
 
 
-def send_by_ses(region: str, recipient: str, mail: bytes) -> str:
+def send_by_ses(
+    region: str,
+    recipient: str,
+    mail: bytes,
+    *,
+    configuration_set: str | None = None,
+    endpoint: str | None = None,
+) -> str:
     """Send; returns the Message-ID, which SES makes itself. RetryableError, RejectedError."""
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
     patience = Config(connect_timeout=3, read_timeout=_TIMEOUT_SECONDS, retries={"max_attempts": 0})
+    more = {"ConfigurationSetName": configuration_set} if configuration_set else {}
     try:
-        answer = boto3.client("sesv2", region_name=region, config=patience).send_email(
-            Destination={"ToAddresses": [recipient]}, Content={"Raw": {"Data": mail}}
+        ses = boto3.client("sesv2", region_name=region, endpoint_url=endpoint, config=patience)
+        answer = ses.send_email(
+            Destination={"ToAddresses": [recipient]}, Content={"Raw": {"Data": mail}}, **more
         )
     except ClientError as error:
         raise _ses_error(error.response) from None
@@ -88,6 +97,11 @@ def ses_message_id(own_id: str, region: str) -> str:
     """The Message-ID header that SES puts in place of ours."""
     host = "email" if region == "us-east-1" else region
     return f"<{own_id}@{host}.amazonses.com>"
+
+
+def made_by_ses(message_id: str) -> bool:
+    """Whether SES may have put this Message-ID in place of ours."""
+    return message_id.endswith(".amazonses.com>")
 
 
 def _ses_error(response: Any) -> DeliveryError:

@@ -15,6 +15,7 @@ _CONNECTORS = {
     "email_mime": "EmailMime",
     "email_postmark": "EmailPostmark",
     "email_sendgrid": "EmailSendGrid",
+    "email_ses": "EmailSes",
     "sms_aliyun": "AliyunSms",
     "sms_aws": "AwsSms",
     "sms_tencent": "TencentSms",

@@ -17,7 +17,7 @@ import jwt
 from chalicelib.schema import digest
 from infra.local import simulators
 from infra.local.simulators import Sent
-from tests import samples_mail, samples_sms, samples_tencent
+from tests import samples_mail, samples_ses, samples_sms, samples_tencent
 from tests.recorded import SAMPLES, SHARED, path_secret
 
 NOW = 1767258000  # 2026-01-01T09:00:00Z
@@ -368,6 +368,7 @@ def simulated() -> dict[str, dict[str, Any]]:
         | samples_sms.simulated()
         | samples_tencent.simulated()
         | samples_mail.simulated()
+        | samples_ses.simulated()
     )
 
 

@@ -55,3 +55,46 @@ postmark = st.fixed_dictionaries(
     {"FromFull": st.just({"Email": "a@b.example", "Name": "\ud800"}) | _trees},
     optional=dict.fromkeys(_KEYS[1:], _trees),
 ).map(lambda told: json.dumps(told).encode())
+
+_SES_KEYS = ["notificationType", "eventType", "mail", "receipt", "content", "bounce", "complaint"]
+_SES_KEYS += ["action", "type", "encoding", "bucketName", "objectKey", "recipients", "source"]
+_SES_KEYS += ["messageId", "bounceType", "bouncedRecipients", "dmarcVerdict", "status", "failure"]
+_SES_WORDS = ["Received", "Bounce", "Permanent", "Delivery", "Reject", "SNS", "S3", "Lambda"]
+_SES_WORDS += ["BASE64", "UTF8", "shop-example-mail", "PASS", "FAIL", "", "<>", "é==", "\ud800"]
+_ses_words = st.sampled_from([*_SES_WORDS, "a@b.example", "From: a@b.example"])
+_ses_trees = st.recursive(
+    _ses_words | st.none() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_SES_KEYS), inner, max_size=6)
+    ),
+    max_leaves=15,
+)
+
+
+def ses(mails: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
+    """SNS's envelopes around what SES might tell."""
+    content = mails.map(lambda raw: raw.decode("latin-1")) | _ses_words
+    action = st.fixed_dictionaries(
+        {"type": st.sampled_from(["SNS", "S3", "Lambda"])},
+        optional=dict.fromkeys(("encoding", "bucketName", "objectKey"), _ses_words),
+    )
+    receipt = st.fixed_dictionaries({"action": action}, optional={"recipients": _ses_trees})
+    received = st.fixed_dictionaries(
+        {"notificationType": st.just("Received"), "receipt": receipt, "content": content},
+        optional={"mail": _ses_trees},
+    )
+    events = st.fixed_dictionaries(
+        {"eventType": st.sampled_from(["Bounce", "Complaint", "Delivery", "Reject", "Open"])},
+        optional=dict.fromkeys(("mail", "bounce", "complaint", "reject"), _ses_trees),
+    )
+    return (received | events | _ses_trees).map(_in_an_envelope)
+
+
+def _in_an_envelope(told: Any) -> bytes:
+    envelope = {
+        "Type": "Notification",
+        "MessageId": "m1",
+        "TopicArn": "t",
+        "Message": json.dumps(told),
+    }
+    return json.dumps(envelope | {"Timestamp": "2026-01-01T09:00:00.000Z"}).encode()

@@ -221,6 +221,7 @@ PATH = "path_secret"
 PROOF: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "email_mailgun": ((PATH,), ()),
     "email_postmark": ((PATH, "authorization"), ()),
+    "email_ses": ((), ()),
     "email_sendgrid": ((SIGNATURE_HEADER, TIMESTAMP_HEADER), ()),
     "email_mime": (
         ("webhook-id", "webhook-timestamp", "webhook-signature", "askonce-envelope"),

@@ -178,6 +178,7 @@ LIFE_SECONDS = {"email_mime": (300, 300), "webchat": (None, 1800), "wechat": (30
 LIFE_SECONDS |= dict.fromkeys(("wechat_miniprogram", "wecom", "wecom_kf"), (300, 300))
 #: SendGrid repeats for three days, with the first timestamp.
 LIFE_SECONDS |= {"email_mailgun": (300, 300), "email_sendgrid": (300, 3 * 24 * 3600)}
+LIFE_SECONDS |= {"email_ses": (3600, 3600)}
 LIFE_SECONDS |= {"sms_aws": (3600, 3600), "sms_vonage": (300, 300)}
 
 
@@ -281,6 +282,7 @@ HEARD: dict[str, tuple[tuple[int, str, bytes], tuple[int, str, bytes]]] = {
     "email_mailgun": ((200, PLAIN, b""), (200, PLAIN, b"")),
     "email_postmark": ((200, PLAIN, b""), (200, PLAIN, b"")),
     "email_sendgrid": ((200, PLAIN, b""), (200, PLAIN, b"")),
+    "email_ses": ((200, PLAIN, b""), (200, PLAIN, b"")),
     "sms_aliyun": ((200, JSON, ALIYUN), (200, JSON, ALIYUN)),
     "sms_aws": ((200, PLAIN, b""), (200, PLAIN, b"")),
     "sms_tencent": ((200, JSON, TENCENT), (200, JSON, TENCENT)),

@@ -35,8 +35,8 @@ OVER_HTTP |= {
     "sms_tencent": {"Response": {"SendStatusSet": [{"Code": "Ok", "SerialNo": "8:1"}]}},
     "sms_vonage": {"messages": [{"status": "0", "message-id": "0A1"}]},
 }
-#: Through boto3, by IAM: tests/test_sms_aws.py has its way out.
-BY_IAM = {"sms_aws"}
+#: Through boto3, by IAM: tests/test_sms_aws.py and tests/test_email_ses.py have theirs.
+BY_IAM = {"sms_aws", "email_ses"}
 ANY_URL = re.compile(".*")
 each_connector = pytest.mark.parametrize("name", sorted(CONNECTORS))
 each_over_http = pytest.mark.parametrize("name", sorted(OVER_HTTP))

@@ -174,6 +174,7 @@ NEARLY_RIGHT: dict[str, Any] = {
     "email_mailgun": nearly_mail.forms_with(mails),
     "email_sendgrid": nearly_mail.forms_with(mails),
     "email_postmark": nearly_mail.postmark,
+    "email_ses": nearly_mail.ses(mails),
     "sms_twilio": forms,
     "sms_vonage": forms | pushes,
     "sms_aliyun": pushes,

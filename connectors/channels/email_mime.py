@@ -138,5 +138,5 @@ class EmailMime(MailConnector):
         return letter.message_id
 
     def sent_by_us(self, original: str) -> bool:
-        by_ses = self.settings.out == "ses" and original.endswith(".amazonses.com>")
+        by_ses = self.settings.out == "ses" and mail_out.made_by_ses(original)
         return by_ses or super().sent_by_us(original)

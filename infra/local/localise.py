@@ -55,6 +55,7 @@ _MAKERS: Mapping[str, Mapping[str, Callable[[], str]]] = {
         "reply_secret": lambda: _word(32),
     },
     "email_sendgrid": {"api_key": lambda: f"SG.{_word(40)}", "reply_secret": lambda: _word(32)},
+    "email_ses": {"reply_secret": lambda: _word(32)},
     "email_postmark": {
         "basic_auth": lambda: f"postmark:{_word(24)}",
         "path_secret": lambda: _word(32),
@@ -79,6 +80,8 @@ SMTP_ENVIRONMENT = "ASKONCE_LOCAL_SMTP_URL"
 
 #: The embedded AWS has the stack's topic in this region and account.
 LOCAL_TOPIC = "arn:aws:sns:us-east-1:123456789012:askonce-local-inbound"
+#: That of SES, beside it: what is mail and what is an SMS does not mix.
+LOCAL_MAIL_TOPIC = "arn:aws:sns:us-east-1:123456789012:askonce-local-mail"
 
 
 def outside_addresses(page: str) -> dict[str, dict[str, Any]]:
@@ -101,6 +104,11 @@ def outside_addresses(page: str) -> dict[str, dict[str, Any]]:
         "email_sendgrid": {
             "api_url": f"{page}/providers/email_sendgrid",
             "public_key": sendgrid_public_key(),
+        },
+        "email_ses": {
+            "topic_arns": LOCAL_MAIL_TOPIC,
+            "region": "us-east-1",
+            "api_url": f"{page}/providers/email_ses",
         },
         "email_postmark": {"api_url": f"{page}/providers/email_postmark"},
         "webchat": {"origins": [page]},

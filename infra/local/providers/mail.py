@@ -1,4 +1,4 @@
-"""The sending APIs of Mailgun, SendGrid and Postmark on loopback.
+"""The sending APIs of Mailgun, SendGrid, Postmark and Amazon SES on loopback.
 
 They refuse what the real ones refuse: a wrong key, a mail without a recipient or a text.
 """
@@ -15,8 +15,11 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
+from connectors.mail_out import ses_message_id
 from connectors.signing import equal
+from connectors.sns import topics
 from infra.local.records import Records
+from infra.local.simulators.mail import ses_event, ses_publish
 
 Settings = Callable[[], Any]
 Answer = Response | tuple[Response, int] | tuple[Response, int, dict[str, str]]
@@ -126,8 +129,32 @@ def postmark(records: Records, settings: Settings) -> Blueprint:
     return pages
 
 
+def ses(records: Records, settings: Settings) -> Blueprint:
+    """email.<region>.amazonaws.com: SendEmail of version 2; it tells the topic of its delivery."""
+    pages = Blueprint("email_ses", __name__, url_prefix="/providers/email_ses")
+
+    @pages.post("/v2/email/outbound-emails")
+    def send() -> Answer:
+        asked, wanted = request.get_json(force=True), settings()
+        mail = email.message_from_bytes(
+            base64.b64decode(asked["Content"]["Raw"]["Data"]), policy=policy.default
+        )
+        if mail["From"].addresses[0].addr_spec != wanted.address:
+            refusal = jsonify(message="Email address is not verified.")
+            return refusal, 400, {"x-amzn-ErrorType": "MessageRejected"}
+        own_id = f"0100{secrets.token_hex(6)}-{uuid.uuid4()}-000000"
+        shown = _shown(mail) | {"message_id": ses_message_id(own_id, wanted.region)}
+        for recipient in asked["Destination"]["ToAddresses"]:
+            records.add_line("email", recipient.lower(), "in", shown)
+        ses_publish(topics(wanted.topic_arns)[0], ses_event("Delivery", own_id))
+        return jsonify(MessageId=own_id)
+
+    return pages
+
+
 PROVIDERS: Mapping[str, Callable[[Records, Settings], Blueprint]] = {
     "email_mailgun": mailgun,
     "email_sendgrid": sendgrid,
+    "email_ses": ses,
     "email_postmark": postmark,
 }

@@ -1,4 +1,7 @@
-"""Mailgun, SendGrid and Postmark as they post mail and events: each signs as the real one does."""
+"""Mailgun, SendGrid, Postmark and SES as they tell of mail: each signs as the real one does.
+
+SES publishes on a topic; infra/local/simulators/sms.py has SNS's envelope.
+"""
 
 import base64
 import hashlib
@@ -13,7 +16,7 @@ from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from connectors import forms
+from connectors import forms, sns
 from connectors.channels.email_mailgun import signature as mailgun_signature
 from connectors.signing import basic_auth, values
 from infra.local.simulators import File, Sent
@@ -231,6 +234,43 @@ def postmark_mail(mail_: EmailMessage, *, sender: str, recipient: str) -> dict[s
     }
 
 
+# Amazon SES
+
+SES_PASS = {"spam": "PASS", "virus": "PASS", "spf": "PASS", "dkim": "PASS", "dmarc": "PASS"}
+
+
+def ses_received(
+    raw: bytes,
+    *,
+    source: str,
+    recipients: Sequence[str],
+    action: Mapping[str, str],
+    verdicts: Mapping[str, str] = SES_PASS,
+) -> dict[str, Any]:
+    """A receipt notification; the mail is in it where the action is SNS's."""
+    own_id = hashlib.sha256(raw).hexdigest()[:40]
+    receipt: dict[str, Any] = {"action": dict(action), "recipients": list(recipients)}
+    receipt |= {f"{name}Verdict": {"status": status} for name, status in verdicts.items()}
+    told = {
+        "notificationType": "Received",
+        "mail": {"messageId": own_id, "source": source, "destination": list(recipients)},
+        "receipt": receipt,
+    }
+    if action["type"] != "SNS":
+        return told
+    base64_ = action.get("encoding") == "BASE64"
+    return told | {"content": base64.b64encode(raw).decode() if base64_ else raw.decode("utf-8")}
+
+
+def ses_event(kind: str, own_id: str, *, event: bool = True, **more: Any) -> dict[str, Any]:
+    """What became of a mail that we sent: as event publishing tells it, or as a notification."""
+    return {
+        "eventType" if event else "notificationType": kind,
+        "mail": {"messageId": own_id},
+        **more,
+    }
+
+
 # The local world
 
 
@@ -295,7 +335,55 @@ def _by_postmark(scene: "Scene", person: "Person", line: "Line") -> Any:
     return scene.post(postmark(told, path=f"/webhooks/{scene.inbox}{secret}", login=login))
 
 
+#: Mail that is longer goes by way of S3.
+_SES_INLINE_BYTES = 100 * 1024
+
+
+def _by_ses(scene: "Scene", person: "Person", line: "Line") -> Any:
+    """Published on a topic of its own at the embedded AWS, which calls the function."""
+    import boto3
+    import requests
+
+    written, settings = _written(scene, person, line), scene.settings
+    raw = written.as_bytes()
+    topic = sns.topics(settings.topic_arns)[0]
+    action = {"type": "SNS", "topicArn": topic, "encoding": "BASE64"}
+    if len(raw) > _SES_INLINE_BYTES and settings.buckets:
+        bucket = settings.buckets if isinstance(settings.buckets, str) else settings.buckets[0]
+        key = f"in/{uuid.uuid4().hex}"
+        storage = boto3.client("s3")
+        storage.create_bucket(Bucket=bucket)  # in the embedded region: harmless when it is there
+        storage.put_object(Bucket=bucket, Key=key, Body=raw)
+        action = {"type": "S3", "topicArn": topic, "bucketName": bucket, "objectKey": key}
+    told = ses_received(
+        raw,
+        source=person.email,
+        recipients=[str(written["To"])],
+        action=action,
+        verdicts=SES_PASS | {"dmarc": "PASS" if _passes(person) else "FAIL"},
+    )
+    ses_publish(topic, told)
+    answer = requests.Response()
+    answer.status_code = 200
+    return answer
+
+
+def ses_publish(topic_arn: str, told: Mapping[str, Any]) -> None:
+    """On a topic that the function hears as it hears the stack's own."""
+    import boto3
+
+    from app import INBOUND_TOPIC
+
+    topics, queues = boto3.client("sns"), boto3.client("sqs")
+    topics.create_topic(Name=topic_arn.rpartition(":")[2])
+    url = queues.get_queue_url(QueueName=f"{INBOUND_TOPIC}-pump")["QueueUrl"]
+    asked = queues.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
+    topics.subscribe(TopicArn=topic_arn, Protocol="sqs", Endpoint=asked["Attributes"]["QueueArn"])
+    topics.publish(TopicArn=topic_arn, Message=json.dumps(told))
+
+
 WAYS: "Mapping[str, Way]" = {
+    "email_ses": _by_ses,
     "email_mailgun": _by_mailgun,
     "email_sendgrid": _by_sendgrid,
     "email_postmark": _by_postmark,
