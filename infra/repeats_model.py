@@ -1,7 +1,7 @@
 """Rebuild chalicelib/rarity.json: how often common words are used.
 
 `make repeats-model` runs it in an environment of its own. The frequencies are wordfreq's
-(https://pypi.org/project/wordfreq/, data CC BY-SA 4.0; see NOTICE). Rarer words than these weigh
+(https://github.com/rspeer/wordfreq, data CC BY-SA 4.0; see NOTICE). Rarer words than these weigh
 one each, so they need no entry.
 """
 
