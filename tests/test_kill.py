@@ -18,6 +18,7 @@ from tests.local import Local, messages, notes, received
 
 pytestmark = pytest.mark.world
 
+EVERY_PROVIDER = Path(__file__).parents[1] / "examples" / "every-provider.toml"
 QUESTION = "请问白茶可以放多久？"
 ANSWER = "密封干燥，白茶可以放很多年。"
 
@@ -46,10 +47,11 @@ STEPS = [
 class Unbreakable:
     """A world that is started again, with what it kept, whenever it was killed."""
 
-    def __init__(self, folder: Path, kill_after: str) -> None:
+    def __init__(self, folder: Path, kill_after: str, **environment: str) -> None:
         self._folder = folder
+        self._environment = environment
         self.kills = 0
-        self.world = Local(folder, **{FAIL_AT_ENVIRONMENT: kill_after})
+        self.world = Local(folder, **{FAIL_AT_ENVIRONMENT: kill_after}, **environment)
 
     def do(self, act: Callable[[Local], Any]) -> Any:
         """Until it succeeds, on however many worlds it takes."""
@@ -59,7 +61,7 @@ class Unbreakable:
             except requests.RequestException:
                 assert self.world.died() == -9
                 self.kills += 1
-                self.world = Local(self._folder, "--keep")
+                self.world = Local(self._folder, "--keep", **self._environment)
 
     def deliver(self, make: Callable[[Local], simulators.Sent]) -> None:
         """One webhook, sent again until it is taken."""
@@ -127,3 +129,28 @@ def check(state: dict[str, Any], step: str) -> None:
     mails = [x for x in state["lines"] if x["channel"] == "email" and x["direction"] == "in"]
     assert len({mail["message_id"] for mail in mails}) == 1, "mail programs show one of two"
     assert len(mails) == (2 if step == "sent:2" else 1)
+
+
+#: Of messages that are fetched: the notice's message is stored, its page is done, it is forwarded.
+FETCHING_STEPS = ["accepted:2", "fetched:1", "forwarded:1"]
+
+
+@pytest.mark.parametrize("step", FETCHING_STEPS)
+def test_what_is_fetched_arrives_once_whenever_the_fetching_is_killed(
+    step: str, tmp_path: Path
+) -> None:
+    unbreakable = Unbreakable(tmp_path, step, ASKONCE_CONFIG=str(EVERY_PROVIDER))
+
+    def ask(world: Local) -> None:
+        if not any(line["text"] == QUESTION for line in world.state()["lines"]):
+            world.client.say("li", "wecom-kf", QUESTION)
+
+    try:
+        unbreakable.do(ask)
+        unbreakable.wait(lambda s: s["tickets"] and messages(s["tickets"][0]), "the question")
+        unbreakable.wait(lambda _: unbreakable.kills, "the step after which it is killed")
+        unbreakable.wait(lambda _: not unbreakable.world.client.waiting(), "everything at its end")
+        (ticket,) = unbreakable.do(lambda world: world.state())["tickets"]
+        assert [m["text"] for m in messages(ticket)] == [QUESTION]
+    finally:
+        unbreakable.world.stop()
