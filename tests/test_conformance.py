@@ -179,7 +179,7 @@ LIFE_SECONDS |= dict.fromkeys(("wechat_miniprogram", "wecom", "wecom_kf"), (300,
 #: SendGrid repeats for three days, with the first timestamp.
 LIFE_SECONDS |= {"email_mailgun": (300, 300), "email_sendgrid": (300, 3 * 24 * 3600)}
 LIFE_SECONDS |= {"email_ses": (3600, 3600)}
-LIFE_SECONDS |= {"sms_aws": (3600, 3600), "sms_vonage": (300, 300)}
+LIFE_SECONDS |= {"sms_aws": (3600, 3600), "sms_vonage": (300, 25 * 3600)}
 
 
 @pytest.mark.parametrize("sample", [s for s in one_of_each() if s.plugin in LIFE_SECONDS], ids=mode)
