@@ -47,8 +47,8 @@ class VonageSmsSettings(PluginSettings):
     number: str = Field(pattern=r"^\+?[0-9A-Za-z ]{3,16}$")
     #: Which API sends.
     api: Literal["sms", "messages"] = "sms"
-    #: How old a signed request may be. Vonage repeats one for a day, with the old time; all of it is
-    #: signed, and the store settles what comes again.
+    #: How old a signed request may be. Vonage repeats one for a day, with the old time; all of it
+    #: is signed, and the store settles what comes again.
     tolerance_seconds: int = Field(default=25 * 3600, ge=1, le=25 * 3600)
     sms_url: str = "https://rest.nexmo.com"
     messages_url: str = "https://api.nexmo.com"
