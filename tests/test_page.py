@@ -66,6 +66,7 @@ def test_the_story_by_hand_ends_with_one_ticket_and_the_answer_by_email(page: Pa
     page.locator(".ticket textarea").fill(ANSWER)
     page.get_by_role("button", name="Answer", exact=True).click()
     expect(page.locator(".phone.wechat .lines li.in")).to_contain_text(ANSWER)
+    expect(page.locator(".entries li.reply .fate")).to_have_text("sent by wechat")
     write(page, "email", "您好，请问一下龙井茶怎么保存？谢谢")
     expect(page.locator(".phone.email .lines li.in")).to_contain_text(ANSWER)
     expect(page.locator(".entries li.email .chip.repeat")).to_be_visible()

@@ -16,8 +16,9 @@ from typing import Any
 from flask import Flask, Response, abort, jsonify, request, send_from_directory
 from werkzeug.serving import BaseWSGIServer, make_server
 
+from chalicelib.items import Step, Stored
 from chalicelib.pipeline import Pipeline
-from chalicelib.schema import digest
+from chalicelib.schema import Ticket, digest, message_id
 from infra.local import providers, simulators
 from infra.local.desk import Desk
 from infra.local.events import Events
@@ -83,6 +84,7 @@ class Site:
             ("/page/<name>", ["GET"], self._static),
             ("/local/state", ["GET"], self._state),
             ("/local/waiting", ["GET"], self._waiting),
+            ("/local/fates/<ticket>", ["GET"], self._fates),
             ("/local/say", ["POST"], self._say),
             ("/local/agent", ["POST"], self._agent),
             ("/local/identity/<person>", ["GET"], self._identity),
@@ -160,6 +162,21 @@ class Site:
         said = (entry for ticket in tickets for entry in ticket["entries"])
         chat = [e for e in said if e.get("channel") == "webchat"]
         return {digest(e["inbox"], e["address"]): e["address"] for e in chat}
+
+    def _fates(self, ticket: str) -> Response:
+        """What became of each answer on a ticket, in words."""
+        store, helpdesks = self._pipeline().store, self._pipeline().deployment.document.helpdesks
+        desk = next((n for n, h in helpdesks.items() if h.get("connector") == "sandbox"), "")
+        conversation = store.conversation_of_ticket(Ticket(helpdesk=desk, id=ticket))
+        entries: list[dict[str, Any]] = next(
+            (t["entries"] for t in self._records.tickets() if t["id"] == ticket), []
+        )
+        found = {
+            e["event"]: store.message(message_id(desk, conversation or "", e["event"]))
+            for e in entries
+            if e["kind"] == "reply"
+        }
+        return jsonify({event: _fate(held.noun) for event, held in found.items() if held})
 
     def _waiting(self) -> Response:
         """How many messages are on their way."""
@@ -288,6 +305,16 @@ class Site:
                     yield f"id: {pair[0]}\ndata: {json.dumps(pair[1])}\n\n"
 
         return Response(lines(), content_type="text/event-stream")
+
+
+def _fate(stored: Stored) -> str:
+    """What became of an agent's answer."""
+    if stored.step is Step.HELD:
+        return "waits until the customer writes again"
+    if stored.step is Step.FAILED:
+        return f"not delivered: {stored.failure}"
+    how = stored.delivery.value if stored.delivery else "on its way"
+    return f"{how} by {stored.message.inbox}" if stored.delivery else how
 
 
 def _file(given: Mapping[str, str] | None) -> File_:

@@ -293,7 +293,22 @@ function attachment(file) {
 function remark(e) {
   const titles = { note: e.agent ? `Note by ${e.agent}` : "Note by AskOnce", reply: `Answer by ${e.agent}`, closed: "Closed", reopened: "Reopened" };
   const by = make("div", "by", null, make("strong", "", titles[e.kind]), make("time", "", clock(e.at)));
-  return make("li", e.kind, null, by, make("div", "said", e.text));
+  if (e.kind === "reply") by.append(make("span", "fate", fates.get(e.event) ?? ""));
+  const item = make("li", e.kind, null, by, make("div", "said", e.text));
+  item.dataset.event = e.event ?? "";
+  return item;
+}
+
+// What became of answers
+
+const fates = new Map();
+
+async function showFates() {
+  const items = [...document.querySelectorAll(".entries li.reply")];
+  if (!chosen || !items.length) return;
+  const found = await fetch(`/local/fates/${chosen}`).then((r) => r.json()).catch(() => ({}));
+  for (const [event, words] of Object.entries(found)) fates.set(event, words);
+  for (const item of items) item.querySelector(".fate").textContent = fates.get(item.dataset.event) ?? "";
 }
 
 function answerForm(ticket, draft) {
@@ -332,7 +347,7 @@ let refreshing = null;
 let again = false;
 async function refresh() {
   if (refreshing) { again = true; return; }
-  refreshing = fetch("/local/state").then((r) => r.json()).then((found) => { state = found; show(); })
+  refreshing = fetch("/local/state").then((r) => r.json()).then((found) => { state = found; show(); return showFates(); })
     .catch(() => {}).finally(() => {
       refreshing = null;
       if (again) { again = false; refresh(); }
