@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from chalice.app import Chalice, Rate, Request, Response
 
@@ -26,6 +26,10 @@ from chalicelib.errors import (
     WebhookError,
 )
 from chalicelib.ports import WebhookRequest, WebhookResponse
+
+if TYPE_CHECKING:  # loaded on first use, below
+    from chalicelib.aws import SqsQueue
+    from chalicelib.pipeline import Pipeline
 
 PREFIX = os.environ.get("ASKONCE_PREFIX", "askonce")
 FORWARD_QUEUE = f"{PREFIX}-forward.fifo"
@@ -51,7 +55,7 @@ STATUS: dict[type[Exception], int] = {
 
 
 @cache
-def pipeline() -> Any:
+def pipeline() -> "Pipeline":
     """The pipeline of this container."""
     from chalicelib import settings
     from chalicelib.aws import WORST_CALL_SECONDS, DynamoTable, S3Bucket
@@ -80,7 +84,7 @@ def pipeline() -> Any:
 
 
 @cache
-def queue(name: str) -> Any:
+def queue(name: str) -> "SqsQueue":
     from chalicelib.aws import SqsQueue
 
     return SqsQueue(name)
@@ -113,10 +117,10 @@ def webchat_messages(inbox: str) -> Response:
 
     def handle(request: WebhookRequest) -> WebhookResponse:
         if request.method == "POST":
-            return pipeline().accept(inbox, request)  # type: ignore[no-any-return]
+            return pipeline().accept(inbox, request)
         if request.method == "OPTIONS":
-            return pipeline().page(inbox, "messages", request)  # type: ignore[no-any-return]
-        return pipeline().read(  # type: ignore[no-any-return]
+            return pipeline().page(inbox, "messages", request)
+        return pipeline().read(
             inbox,
             request,
             _number(request, "after"),
@@ -148,8 +152,8 @@ def webchat_uploads(inbox: str) -> Response:
 
     def handle(request: WebhookRequest) -> WebhookResponse:
         if request.method == "OPTIONS":
-            return pipeline().page(inbox, "uploads", request)  # type: ignore[no-any-return]
-        return pipeline().upload(inbox, request)  # type: ignore[no-any-return]
+            return pipeline().page(inbox, "uploads", request)
+        return pipeline().upload(inbox, request)
 
     return respond(inbox, handle)
 
@@ -160,8 +164,8 @@ def webchat_signals(inbox: str) -> Response:
 
     def handle(request: WebhookRequest) -> WebhookResponse:
         if request.method == "OPTIONS":
-            return pipeline().page(inbox, "signals", request)  # type: ignore[no-any-return]
-        return pipeline().signal(inbox, request)  # type: ignore[no-any-return]
+            return pipeline().page(inbox, "signals", request)
+        return pipeline().signal(inbox, request)
 
     return respond(inbox, handle)
 

@@ -6,7 +6,7 @@ is one group of its queue: its cursor is read and moved by one worker at a time.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from chalicelib import notes
@@ -14,8 +14,7 @@ from chalicelib.errors import ConflictError, RejectedError, RetryableError
 from chalicelib.items import Held, Step, Stored
 from chalicelib.ports import FetchingConnector
 from chalicelib.schema import Delivery, Message, Notice, Receipt
-from chalicelib.settings import Deployment
-from chalicelib.store import Store
+from chalicelib.worker import Worker
 
 #: A receipt may overtake the write that remembers what it is for, but not for long.
 PATIENCE = timedelta(minutes=15)
@@ -25,13 +24,8 @@ _ORDER = list(Delivery)
 
 
 @dataclass(frozen=True)
-class Errands:
+class Errands(Worker):
     """Receipts and notices, once they are stored."""
-
-    store: Store
-    deployment: Deployment
-    clock: Callable[[], datetime]
-    report: Callable[..., None]
 
     def relay(self, errand_id: str, attempt: str = "") -> None:
         """Bring a stored errand to its queue."""

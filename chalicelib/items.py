@@ -323,9 +323,5 @@ def _bucket(identity: str) -> int:
     return sum(identity.encode()) % BUCKETS
 
 
-def feed_pk(message: Message) -> str:
-    return feed_key(message.inbox, message.address)
-
-
 def feed_key(inbox: str, address: str) -> str:
     return f"FEED#{digest(inbox, address)}"

@@ -102,8 +102,3 @@ def holding(ledger: SendLedger, message_id: str) -> SendLedger:
     """With one more message that waits."""
     held = tuple(dict.fromkeys((*ledger.held, message_id)))
     return ledger.model_copy(update={"held": held})
-
-
-def released(ledger: SendLedger) -> SendLedger:
-    """With nothing that waits."""
-    return ledger.model_copy(update={"held": ()})

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from chalicelib import conversations, notes, parts
 from chalicelib.delivery import Deliverer
@@ -55,6 +56,8 @@ from chalicelib.schema import (
     message_id,
 )
 from chalicelib.worker import Claim, Worker
+
+W = TypeVar("W", bound=Worker)
 
 _GLANCE_SECONDS = 0.05
 #: How often a long poll looks for something new.
@@ -100,7 +103,7 @@ class Pipeline(Worker):
         stored = [self._store(message, until) for message in messages]
         for item in found:
             if not isinstance(item, Message):
-                self._store_errand(item)
+                self._keep(item)
         answer = self._answer_in_response(stored[0], until) if until else None
         return connector.acknowledge(messages, answer)
 
@@ -125,17 +128,13 @@ class Pipeline(Worker):
         )
         return held
 
-    def _store_errand(self, item: Receipt | Notice) -> None:
-        new = self.store.add_errand(item)
-        name = "accepted" if new else "redelivered"
-        self.report(name, inbox=item.inbox, errand=item.id, kind=type(item).__name__.lower())
-
-    def _keep(self, item: Message | Receipt) -> None:
-        """Store what was fetched."""
+    def _keep(self, item: Message | Receipt | Notice) -> None:
+        """Store whatever a provider said."""
         if isinstance(item, Message):
             self._store(item)
-        else:
-            self._store_errand(item)
+            return
+        name = "accepted" if self.store.add_errand(item) else "redelivered"
+        self.report(name, inbox=item.inbox, errand=item.id, kind=type(item).__name__.lower())
 
     def _quarantine(self, inbox: str, request: WebhookRequest, reason: str) -> None:
         identity_ = hashlib.sha256(inbox.encode() + b"\0" + request.body).hexdigest()[:24]
@@ -177,10 +176,7 @@ class Pipeline(Worker):
         else:
             items = self.deployment.inbox(held.inbox).parse(request)
             for read in items:
-                if isinstance(read, Notice):
-                    self._store_errand(read)
-                else:
-                    self._keep(read)
+                self._keep(read)
             count = len(items)
         self.store.release(quarantine_id)
         return count
@@ -217,7 +213,7 @@ class Pipeline(Worker):
     def relay(self, stored_id: str, attempt: str = "") -> None:
         """Bring a stored message or errand to its queue. Called by the stream, and by tick."""
         if is_errand(stored_id):
-            self._errands().relay(stored_id, attempt)
+            self._as(Errands).relay(stored_id, attempt)
             return
         held = self._after_response(stored_id)
         if held is None:
@@ -239,8 +235,9 @@ class Pipeline(Worker):
             self.pause(_GLANCE_SECONDS)
         return held
 
-    def _errands(self) -> Errands:
-        return Errands(self.store, self.deployment, self.clock, self.report)
+    def _as(self, kind: type[W]) -> W:
+        """Another worker over the same things."""
+        return kind(self.store, self.deployment, self.clock, self.report)
 
     def _relay_inbound(self, held: Held[Stored], attempt: str) -> None:
         part = held.noun.message.part
@@ -252,7 +249,7 @@ class Pipeline(Worker):
         if resolved is None:
             return
         message = resolved.noun.message
-        self._deliverer().show(message)
+        self._as(Deliverer).show(message)
         self._release_held(message)
         if message.conversation_id and self._threads(message.inbox):
             self.store.remember(_reference_to(message, message.external_id))
@@ -264,10 +261,7 @@ class Pipeline(Worker):
         """What waited for this customer to write again."""
         kind = self.deployment.kind(message.inbox)
         if kind and kind.capabilities.windows:
-            self._deliverer().release(message.inbox, message.address, f"-{message.id}")
-
-    def _deliverer(self) -> Deliverer:
-        return Deliverer(self.store, self.deployment, self.clock, self.report)
+            self._as(Deliverer).release(message.inbox, message.address, f"-{message.id}")
 
     def _relay_outbound(self, held: Held[Stored], attempt: str) -> None:
         stored, message = held.noun, held.noun.message
@@ -277,7 +271,7 @@ class Pipeline(Worker):
             self.store.enqueue(message, attempt=attempt)
             self.report("queued", message=message.id, conversation=message.conversation_id)
         elif stored.step is Step.DONE:
-            self._deliverer().show(message)
+            self._as(Deliverer).show(message)
         if stored.untold:
             self.store.enqueue_note(stored, attempt=attempt)
 
@@ -293,15 +287,14 @@ class Pipeline(Worker):
         respond_until: datetime | None = None,
     ) -> Held[Stored] | None:
         """Give a message its contact, verdict and conversation: `Resolver.resolve`."""
-        resolver = Resolver(self.store, self.deployment, self.clock, self.report)
-        return resolver.resolve(stored_id, held=held, respond_until=respond_until)
+        return self._as(Resolver).resolve(stored_id, held=held, respond_until=respond_until)
 
     # forward
 
     def forward(self, stored_id: str, lease_seconds: float = 60.0) -> None:
         """Bring a message to the helpdesk: one effect, however often it runs. RetryableError."""
         if is_errand(stored_id):
-            self._errands().run(stored_id, self._keep)
+            self._as(Errands).run(stored_id, self._keep)
             return
         held = self.store.message(stored_id)
         if held is None or not _for_helpdesk(held.noun):
@@ -472,9 +465,9 @@ class Pipeline(Worker):
     def deliver(self, stored_id: str, lease_seconds: float = 60.0) -> None:
         """Send an outbound message where the customer wrote last: `Deliverer.deliver`."""
         if is_errand(stored_id):
-            self._errands().run(stored_id, self._keep)
+            self._as(Errands).run(stored_id, self._keep)
         else:
-            self._deliverer().deliver(stored_id, lease_seconds)
+            self._as(Deliverer).deliver(stored_id, lease_seconds)
 
     # hosted channels
 

@@ -4,7 +4,7 @@ Two callers: the stream, for every message; and `accept`, on channels that can a
 response. Whichever comes first commits; the other finds the work done.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -25,20 +25,14 @@ from chalicelib.schema import (
     Outcome,
     Verdict,
 )
-from chalicelib.settings import Deployment
-from chalicelib.store import Store
+from chalicelib.worker import Worker
 
 _TRIES = 8
 
 
 @dataclass(frozen=True)
-class Resolver:
+class Resolver(Worker):
     """Gives stored messages their contact, verdict and conversation."""
-
-    store: Store
-    deployment: Deployment
-    clock: Callable[[], datetime]
-    report: Callable[..., None]
 
     def resolve(
         self,
@@ -79,7 +73,7 @@ class Resolver:
             policy=self.deployment.document.policy.repeats,
             now=self.clock(),
         )
-        conversation = self._conversation(message, verdict, history, link)
+        conversation = self._begun_or_joined(message, verdict, history, link)
         ledgers_ = self._ledgers(message)
         if conversation and verdict.outcome is Outcome.REPEAT:
             verdict = self._say(message, verdict, conversation.noun, link, history.contact.noun)
@@ -142,7 +136,7 @@ class Resolver:
     def _too_late(self, until: datetime | None) -> bool:
         return until is not None and self.clock() > until
 
-    def _conversation(
+    def _begun_or_joined(
         self, message: Message, verdict: Verdict, history: History, link: AddressLink
     ) -> Held[Conversation] | None:
         """The conversation with this message in it, new or joined; None for an event.

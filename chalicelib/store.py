@@ -33,7 +33,6 @@ from chalicelib.items import (
     conversation_sk,
     errand_key,
     feed_key,
-    feed_pk,
     held_as,
     is_errand,
     message_key,
@@ -232,8 +231,7 @@ class Store:
 
     def cursor(self, inbox: str, source: str) -> Held[Cursor]:
         """How far a source has been read: '' of one that never was."""
-        found = self._get(Cursor, f"CURSOR#{digest(inbox, source)}", "CURSOR")
-        return found or Held(Cursor(inbox=inbox, source=source))
+        return self._found_or(Cursor(inbox=inbox, source=source))
 
     def sent_as(self, inbox: str, external_id: str) -> str | None:
         """Our id of what a provider calls so."""
@@ -242,9 +240,8 @@ class Store:
 
     def collected(self, inbox: str, address: Address, of: str) -> Held[Collected]:
         """The pieces so far; version 0 if there are none."""
-        found = self._get(Collected, f"PARTS#{digest(inbox, address, of)}", "PARTS")
         empty = Collected(inbox=inbox, address=address, of=of, began_at=self._clock())
-        return found or Held(empty)
+        return self._found_or(empty)
 
     def incomplete(self, now: datetime) -> list[Held[Collected]]:
         """Messages whose missing pieces should have come by now."""
@@ -256,8 +253,7 @@ class Store:
 
     def sending(self, inbox: str, address: Address) -> Held[SendLedger]:
         """The windows of an address at an inbox; version 0 if none was ever opened."""
-        found = self._get(SendLedger, f"SENDING#{digest(inbox, address)}", "LEDGER")
-        return found or Held(SendLedger(inbox=inbox, address=address))
+        return self._found_or(SendLedger(inbox=inbox, address=address))
 
     def opt_out(self, address: Address) -> Held[OptOut] | None:
         """What the customer last said about being written to there."""
@@ -317,7 +313,7 @@ class Store:
 
     def feed_append(self, message: Message) -> int:
         """Append once; return the sequence number. Safe to repeat, and from two places at once."""
-        pk = feed_pk(message)
+        pk = feed_key(message.inbox, message.address)
         while True:
             last = 0
             for item in self._table.query(pk, "0", ":", newest_first=True, limit=50):
@@ -480,6 +476,11 @@ class Store:
     def _get(self, kind: type[N], pk: str, sk: str) -> Held[N] | None:
         item = self._table.get(pk, sk)
         return held_as(kind, item) if item else None
+
+    def _found_or(self, empty: N) -> Held[N]:
+        """What lies in the place of a noun; the noun itself, with version 0, if nothing does."""
+        pk, sk, _ = PLACES[type(empty)](empty)
+        return self._get(type(empty), pk, sk) or Held(empty)
 
     def _item(self, held: Held[Any]) -> Item:
         pk, sk, index = PLACES[type(held.noun)](held.noun)

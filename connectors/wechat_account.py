@@ -49,7 +49,6 @@ class Account(Connector):
     """An account's pushes, and what it sends to customers who wrote to it."""
 
     channel = Channel.WECHAT
-    max_body_bytes = 64 * 1024
     secret_in_path = True
     #: The files that it may send.
     takes: ClassVar[Mapping[Kind, Takes]]

@@ -5,11 +5,19 @@ Envelopes: https://developer.work.weixin.qq.com/document/path/90968
 Media:     https://developer.work.weixin.qq.com/document/path/90253
 """
 
+from collections.abc import Sequence
+
 from pydantic import Field
 
-from chalicelib.ports import InboxContext, PluginSettings
-from chalicelib.schema import Kind
-from connectors import wechat_api
+from chalicelib.ports import (
+    Connector,
+    InboxContext,
+    PluginSettings,
+    WebhookRequest,
+    WebhookResponse,
+)
+from chalicelib.schema import Attachment, Channel, Kind, Message
+from connectors import wechat_api, wechat_pieces
 from connectors.signing import Secret, Secrets
 from connectors.wechat_pieces import MEGABYTE, Takes
 from connectors.wechat_seal import Seal, Tokens
@@ -35,18 +43,44 @@ class CorporationSettings(PluginSettings):
     api_url: str = "https://qyapi.weixin.qq.com"
 
 
-def seal_of(settings: CorporationSettings) -> Seal:
-    """ConfigurationError for a key that is none."""
-    return Seal.of(settings.token, settings.encoding_aes_key, settings.corp_id)
+class Corporation(Connector):
+    """Sealed pushes in, calls with the token of the inbox's secret out."""
 
+    channel = Channel.WECHAT
 
-def api_of(settings: CorporationSettings, context: InboxContext) -> wechat_api.Api:
-    """Calls with the token of this inbox's secret: WeCom gives each secret one of its own."""
-    corp_id, url = settings.corp_id, settings.api_url
-    return wechat_api.Api(
-        codes=wechat_api.WECOM,
-        tokens=context.tokens,
-        name=f"wecom:{corp_id}:{context.name}",
-        fetch=wechat_api.corporation_token(url, corp_id, settings.secret.get_secret_value()),
-        client=wechat_api.corporation_client(url, corp_id),
-    )
+    settings: CorporationSettings
+
+    def __init__(self, settings: CorporationSettings, context: InboxContext) -> None:
+        super().__init__(settings, context)
+        self._seal = Seal.of(settings.token, settings.encoding_aes_key, settings.corp_id)
+        corp_id, url = settings.corp_id, settings.api_url
+        secret = settings.secret.get_secret_value()
+        self._api = wechat_api.Api(
+            codes=wechat_api.WECOM,
+            tokens=context.tokens,
+            # WeCom gives each secret a token of its own.
+            name=f"wecom:{corp_id}:{context.name}",
+            fetch=wechat_api.corporation_token(url, corp_id, secret),
+            client=wechat_api.corporation_client(url, corp_id),
+        )
+
+    def handshake(self, request: WebhookRequest) -> WebhookResponse | None:
+        """The console's probe: what its echostr seals."""
+        return self._seal.sealed_echo(request)
+
+    def verify(self, request: WebhookRequest) -> None:
+        self._seal.verify(request)
+
+    def acknowledge(
+        self, messages: Sequence[Message], answer: Message | None = None
+    ) -> WebhookResponse:
+        """Nothing: WeCom wants no word back."""
+        return WebhookResponse()
+
+    def pieces(self, message: Message) -> Sequence[Message]:
+        """Texts that are short enough, then file by file."""
+        return wechat_pieces.pieces(message, TAKES)
+
+    def fetch(self, attachment: Attachment) -> bytes:
+        """A temporary file by its MediaId; WeCom keeps it for three days."""
+        return self._api.download(attachment.source or "")

@@ -453,7 +453,9 @@ def test_a_queue_gets_back_what_failed_and_hides_it_for_a_while(calls: list[str]
     message = stored_id()
     run(app.on_stored, stream_event(message))
     store = app.pipeline().store
-    store.claim(store.message(message), 60)
+    held = store.message(message)
+    assert held
+    store.claim(held, 60)
     queue = aws.client("sqs").get_queue_url(QueueName=app.FORWARD_QUEUE)["QueueUrl"]
     (received,) = aws.client("sqs").receive_message(QueueUrl=queue)["Messages"]
     event = queue_event(message, "mgone")

@@ -39,15 +39,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "contacts": {"conversations", "errors", "identity", "items", "schema", "store"},
     "settings": {"errors", "policy", "ports", "aws", "schema", "pydantic"},
     "resolve": {"contacts", "conversations", "errors", "identity", "items", "ledgers", "policy"}
-    | {"repeats", "schema", "settings", "store"},
+    | {"repeats", "schema", "worker"},
     "worker": {"conversations", "errors", "items", "ports", "schema", "settings", "store"},
     "parts": {"errors", "items", "schema", "store"},
-    "errands": {"errors", "items", "notes", "ports", "schema", "settings", "store"},
+    "errands": {"errors", "items", "notes", "ports", "schema", "worker"},
     "delivery": {"conversations", "errors", "items", "ledgers", "notes", "ports", "schema"}
-    | {"store", "worker"},
+    | {"worker"},
     "limits": {"errors", "ports"},
     "pipeline": {"conversations", "delivery", "errands", "errors", "items", "limits", "notes"}
-    | {"parts", "ports", "resolve", "schema", "settings", "store", "worker"},
+    | {"parts", "ports", "resolve", "schema", "worker"},
     "consumer": {"errors", "log"},
 }
 CORE_FOR_CONNECTORS = {"chalicelib.schema", "chalicelib.errors", "chalicelib.ports"}

@@ -236,6 +236,17 @@ def test_contacts_are_shown_linked_and_unlinked(world: Local) -> None:
     assert MEI.email not in shown
 
 
+def test_who_opted_out_is_shown_so_until_they_opt_in_again(world: Local) -> None:
+    def shown() -> bool:
+        told = askonce("contacts", "show", "phone:+14155550199", "--folder", str(world.folder))
+        return "opted out" in told.stdout
+
+    world.client.say("mallory", "sms", "STOP")
+    world.wait(lambda _: shown(), "that Mallory opted out")
+    world.client.say("mallory", "sms", "START")
+    world.wait(lambda _: not shown(), "that Mallory opted in again")
+
+
 def test_the_shop_list_stands_as_evidence(world: Local) -> None:
     shown = askonce("contacts", "show", f"email:{LI.email}", "--folder", str(world.folder)).stdout
     assert f"phone:{LI.phone}  verified, by customer list" in shown

@@ -22,7 +22,7 @@ POSTING = {name for name, inbox in INBOXES.items() if inbox["connector"] != "web
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
-    with local(tmp_path_factory.mktemp("world"), ASKONCE_CONFIG=str(CONFIG)) as running:
+    with local(tmp_path_factory.mktemp("world"), "--config", str(CONFIG)) as running:
         yield running
 
 

@@ -70,6 +70,7 @@ def test_a_right_configuration_has_no_faults() -> None:
         ({"numbre": "+1"}, 'inbox "sms": numbre is no setting that we know'),
         ({"connector": "sms_pigeon"}, 'inbox "sms": connector "sms_pigeon" is unknown'),
         ({"connector": None}, 'inbox "sms": connector is missing'),
+        ({"when_closed": "never"}, 'inbox "sms": when_closed input should be'),
         ({"helpdesk": "nobody"}, 'inbox "sms": helpdesk "nobody" is not under [helpdesks]'),
     ],
 )

@@ -16,14 +16,12 @@ from pydantic import Field
 from chalicelib.errors import RejectedError
 from chalicelib.ports import (
     Capabilities,
-    Connector,
-    InboxContext,
     WebhookRequest,
     WebhookResponse,
 )
-from chalicelib.schema import Attachment, Channel, Kind, Message
+from chalicelib.schema import Kind, Message
 from connectors import wechat_kinds, wechat_pieces
-from connectors.wecom_corporation import TAKES, CorporationSettings, api_of, seal_of
+from connectors.wecom_corporation import TAKES, Corporation, CorporationSettings
 
 
 class WeComSettings(CorporationSettings):
@@ -33,11 +31,10 @@ class WeComSettings(CorporationSettings):
     agent_id: int = Field(gt=0)
 
 
-class WeCom(Connector):
+class WeCom(Corporation):
     """An application's callbacks and messages."""
 
     name = "wecom"
-    channel = Channel.WECHAT
     settings_model = WeComSettings
     capabilities = Capabilities(
         kinds_in=frozenset(Kind),
@@ -46,21 +43,8 @@ class WeCom(Connector):
         answers_within_bytes=wechat_pieces.TEXT_BYTES,
         evidence=("wecom",),
     )
-    max_body_bytes = 64 * 1024
 
     settings: WeComSettings
-
-    def __init__(self, settings: WeComSettings, context: InboxContext) -> None:
-        super().__init__(settings, context)
-        self._seal = seal_of(settings)
-        self._api = api_of(settings, context)
-
-    def handshake(self, request: WebhookRequest) -> WebhookResponse | None:
-        """The console's probe: what its echostr seals."""
-        return self._seal.sealed_echo(request)
-
-    def verify(self, request: WebhookRequest) -> None:
-        self._seal.verify(request)
 
     def parse(self, request: WebhookRequest) -> list[Message]:
         document = self._seal.opened(request.body)
@@ -72,11 +56,7 @@ class WeCom(Connector):
         self, messages: Sequence[Message], answer: Message | None = None
     ) -> WebhookResponse:
         """Nothing, or the passive reply in its envelope."""
-        return self._seal.passive_text(answer) if answer else WebhookResponse()
-
-    def pieces(self, message: Message) -> Sequence[Message]:
-        """Texts that are short enough, then file by file."""
-        return wechat_pieces.pieces(message, TAKES)
+        return self._seal.passive_text(answer) if answer else super().acknowledge(messages)
 
     def send(self, message: Message) -> str:
         """An application message to one member."""
@@ -87,7 +67,3 @@ class WeCom(Connector):
         if answer.get("invaliduser"):
             raise RejectedError(self._api.codes.never[81013])
         return str(answer.get("msgid") or message.id)
-
-    def fetch(self, attachment: Attachment) -> bytes:
-        """A temporary file by its MediaId; WeCom keeps it for three days."""
-        return self._api.download(attachment.source or "")

@@ -10,7 +10,7 @@ from a cursor, page by page. WeCom keeps them for three days.
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -19,14 +19,10 @@ from chalicelib.ports import (
     Capabilities,
     Fetched,
     FetchingConnector,
-    InboxContext,
     SendWindow,
     WebhookRequest,
-    WebhookResponse,
 )
 from chalicelib.schema import (
-    Attachment,
-    Channel,
     Delivery,
     Event,
     Kind,
@@ -38,8 +34,8 @@ from chalicelib.schema import (
     digest,
     errand_id,
 )
-from connectors import wechat_kinds, wechat_pieces, wechat_wire
-from connectors.wecom_corporation import TAKES, CorporationSettings, api_of, seal_of
+from connectors import wechat_kinds, wechat_wire
+from connectors.wecom_corporation import TAKES, Corporation, CorporationSettings
 
 _PAGE = 500
 #: sync_msg's refusal of a notice's token: they are good for ten minutes.
@@ -51,11 +47,10 @@ class WeComKfSettings(CorporationSettings):
     """[inboxes.<name>] connector = "wecom_kf" """
 
 
-class WeComKf(FetchingConnector):
+class WeComKf(Corporation, FetchingConnector):
     """The service accounts of a corporation: one cursor for each."""
 
     name = "wecom_kf"
-    channel = Channel.WECHAT
     settings_model = WeComKfSettings
     capabilities = Capabilities(
         kinds_in=frozenset(Kind),
@@ -65,23 +60,10 @@ class WeComKf(FetchingConnector):
         windows={"message": SendWindow(seconds=48 * 3600, count=5)},
         receipts=True,
     )
-    max_body_bytes = 64 * 1024
 
     settings: WeComKfSettings
 
-    def __init__(self, settings: WeComKfSettings, context: InboxContext) -> None:
-        super().__init__(settings, context)
-        self._seal = seal_of(settings)
-        self._api = api_of(settings, context)
-
     # In
-
-    def handshake(self, request: WebhookRequest) -> WebhookResponse | None:
-        """The console's probe: what its echostr seals."""
-        return self._seal.sealed_echo(request)
-
-    def verify(self, request: WebhookRequest) -> None:
-        self._seal.verify(request)
 
     def parse(self, request: WebhookRequest) -> list[Message | Notice]:
         """A notice that an account has something; whatever else WeCom tells is an event."""
@@ -111,12 +93,6 @@ class WeComKf(FetchingConnector):
     @property
     def _prefix(self) -> str:
         return f"wecom_kf:{self.settings.corp_id}"
-
-    def acknowledge(
-        self, messages: Sequence[Message], answer: Message | None = None
-    ) -> WebhookResponse:
-        """Nothing: WeCom wants no word back."""
-        return WebhookResponse()
 
     def fetch_messages(self, notice: Notice, cursor: str, received_at: datetime) -> Fetched:
         """One page of `sync_msg`, which may be empty with more behind it."""
@@ -192,10 +168,6 @@ class WeComKf(FetchingConnector):
 
     # Out
 
-    def pieces(self, message: Message) -> Sequence[Message]:
-        """Texts that are short enough, then file by file."""
-        return wechat_pieces.pieces(message, TAKES)
-
     def send(self, message: Message) -> str:
         """Under our own id: WeCom sends no id twice."""
         told = {
@@ -206,10 +178,6 @@ class WeComKf(FetchingConnector):
         }
         self._api.post("kf/send_msg", told)
         return _own_id(message.id)
-
-    def fetch(self, attachment: Attachment) -> bytes:
-        """A temporary file by its media_id; WeCom keeps it for three days."""
-        return self._api.download(attachment.source or "")
 
 
 def _own_id(message_id: str) -> str:

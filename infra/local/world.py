@@ -157,7 +157,8 @@ class World:
         )
 
         def desk_secret() -> str:  # there once the configuration is written
-            return values(app.pipeline().deployment.helpdesk(desk_name).settings.secret)[0]
+            settings: Any = app.pipeline().deployment.helpdesk(desk_name).settings
+            return values(settings.secret)[0]
 
         desk = Desk(records, f"{api}/replies/{desk_name}", desk_secret)
         site = Site(records, desk, self.events, app.pipeline, api)
