@@ -74,3 +74,12 @@ def hooked(request: pytest.FixtureRequest) -> Hooked:
         return MemoryTable()
     request.getfixturevalue("moto_table")
     return Interposed(TABLE)
+
+
+@pytest.fixture
+def mail_bucket() -> Iterator[Any]:
+    """S3 with the bucket of SES's mail, and one of somebody else; its client."""
+    from tests.ses_inboxes import mail_buckets
+
+    with mail_buckets() as storage:
+        yield storage

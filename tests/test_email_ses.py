@@ -2,7 +2,6 @@
 
 import email
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from email import policy
 from pathlib import Path
@@ -24,7 +23,6 @@ from chalicelib.schema import Delivery, Message, Notice, Receipt
 from connectors import mail_out, sns
 from connectors.channels.email_ses import EmailSes
 from infra.local.simulators import File, mail
-from tests.fakes import World, world
 from tests.mail_inboxes import refused
 from tests.make_samples import NOW
 from tests.recorded import SHARED, answer_to, arrived, later
@@ -41,27 +39,11 @@ from tests.samples_ses import (
     published,
     received,
 )
-from tests.ses_inboxes import inbox, mail_buckets, message, posted
+from tests.ses_inboxes import inbox, message, posted
 from tests.sns_signing import know_certificate
 from tests.test_email_threads import CONVERSATION, TOKEN, bounce
-from tests.test_refusals import OneInbox
+from tests.test_refusals import taking
 from tests.test_vectors import absent, records, request_in
-
-
-@pytest.fixture
-def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "made-up")
-    with mail_buckets() as storage:
-        yield storage
-
-
-def taking(ours: EmailSes) -> World:
-    """A world whose one inbox is this one."""
-    made = world()
-    made.pipeline = replace(made.pipeline, deployment=OneInbox(ours))  # type: ignore[arg-type]  # all that `accept` asks
-    return made
-
 
 # Whose request it is
 
@@ -252,7 +234,7 @@ def test_only_a_bounce_that_is_final_is_a_failure(kind: str) -> None:
     assert states == ([Delivery.FAILED] if kind in ("Permanent", "Undetermined") else [])
 
 
-def test_events_are_about_the_id_that_sending_returned(aws: Any) -> None:
+def test_events_are_about_the_id_that_sending_returned(mail_bucket: Any) -> None:
     boto3.client("sesv2", region_name=REGION).create_email_identity(EmailIdentity="shop.example")
     sent = inbox().send(answer_to(message(received())))
     own_id = sent.strip("<>").partition("@")[0]
@@ -265,7 +247,7 @@ def test_events_are_about_the_id_that_sending_returned(aws: Any) -> None:
 # Out
 
 
-def test_an_answer_leaves_by_ses_threaded_under_the_question(aws: Any) -> None:
+def test_an_answer_leaves_by_ses_threaded_under_the_question(mail_bucket: Any) -> None:
     boto3.client("sesv2", region_name=REGION).create_email_identity(EmailIdentity="shop.example")
     asked = message(received())
     sent = inbox().send(answer_to(asked, conversation_id=CONVERSATION))
@@ -305,12 +287,12 @@ def test_a_configuration_set_goes_along_where_there_is_one(monkeypatch: pytest.M
     assert names == ["askonce", None]
 
 
-def test_a_sender_that_ses_does_not_know_is_a_final_refusal(aws: Any) -> None:
+def test_a_sender_that_ses_does_not_know_is_a_final_refusal(mail_bucket: Any) -> None:
     with pytest.raises(RejectedError, match="MessageRejected"):
         inbox().send(answer_to(message(received())))
 
 
-def test_without_a_line_it_is_tried_again(aws: Any) -> None:
+def test_without_a_line_it_is_tried_again(mail_bucket: Any) -> None:
     with pytest.raises(RetryableError, match="SES: ") as caught:
         inbox(api_url="http://127.0.0.1:9").send(answer_to(message(received())))
     assert not caught.value.uncertain

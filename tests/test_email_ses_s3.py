@@ -1,7 +1,6 @@
 """Mail that Amazon SES puts into S3: fetched once, from our buckets only, up to a ticket."""
 
 import io
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,33 +31,24 @@ from tests.samples_ses import (
     judged,
     received,
 )
-from tests.ses_inboxes import AT, inbox, mail_buckets, message, notice, posted, put
-
-
-@pytest.fixture
-def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "made-up")
-    with mail_buckets() as storage:
-        yield storage
-
+from tests.ses_inboxes import AT, inbox, message, notice, posted, put
 
 # Fetching
 
 
-def test_a_mail_in_s3_is_the_message_that_it_would_be_inline(aws: Any) -> None:
-    put(aws, written().as_bytes())
+def test_a_mail_in_s3_is_the_message_that_it_would_be_inline(mail_bucket: Any) -> None:
+    put(mail_bucket, written().as_bytes())
     page = inbox().fetch_messages(notice(received(action=STORED)), "", AT)
     assert (list(page.found), page.cursor, page.more) == ([message(received())], "done", False)
 
 
-def test_a_mail_that_is_stored_is_not_fetched_again(aws: Any) -> None:
+def test_a_mail_that_is_stored_is_not_fetched_again(mail_bucket: Any) -> None:
     page = inbox().fetch_messages(notice(received(action=STORED)), "done", AT)
     assert (list(page.found), page.cursor, page.more) == ([], "done", False)
 
 
-def test_the_verdicts_go_with_a_mail_in_s3(aws: Any) -> None:
-    put(aws, written(file=File("x.exe", "application/x-msdownload", b"MZ")).as_bytes())
+def test_the_verdicts_go_with_a_mail_in_s3(mail_bucket: Any) -> None:
+    put(mail_bucket, written(file=File("x.exe", "application/x-msdownload", b"MZ")).as_bytes())
     told = received(action=STORED, verdicts=judged(virus="FAIL", dmarc="FAIL"))
     (found,) = inbox().fetch_messages(notice(told), "", AT).found
     assert isinstance(found, Message)
@@ -66,8 +56,8 @@ def test_the_verdicts_go_with_a_mail_in_s3(aws: Any) -> None:
     assert found.attachments[0].content is None
 
 
-def test_a_bucket_that_is_not_listed_is_never_read(aws: Any) -> None:
-    put(aws, written().as_bytes(), "somebody-else-s")
+def test_a_bucket_that_is_not_listed_is_never_read(mail_bucket: Any) -> None:
+    put(mail_bucket, written().as_bytes(), "somebody-else-s")
     told = received(action=STORED | {"bucketName": "somebody-else-s"})
     with pytest.raises(PayloadError, match="not among this inbox's buckets"):
         inbox().parse(posted(told))
@@ -88,17 +78,17 @@ def test_two_rules_for_one_mail_are_two_sources_and_a_redelivery_is_none() -> No
     assert long.source.startswith(f"{BUCKET}/")
 
 
-def test_a_mail_that_cannot_be_had_says_why(aws: Any) -> None:
+def test_a_mail_that_cannot_be_had_says_why(mail_bucket: Any) -> None:
     asked = notice(received(action=STORED))
     with pytest.raises(RejectedError, match="gone from the bucket shop-example-mail"):
         inbox().fetch_messages(asked, "", AT)
-    put(aws, b"Subject: no author\r\n\r\nx")
+    put(mail_bucket, b"Subject: no author\r\n\r\nx")
     with pytest.raises(RejectedError, match="no author"):
         inbox().fetch_messages(asked, "", AT)
-    put(aws, b"x" * (mime.MAX_BYTES + 1))
+    put(mail_bucket, b"x" * (mime.MAX_BYTES + 1))
     with pytest.raises(RejectedError, match="longer than"):
         inbox().fetch_messages(asked, "", AT)
-    put(aws, b"sealed", Metadata={"x-amz-key-v2": "k"})
+    put(mail_bucket, b"sealed", Metadata={"x-amz-key-v2": "k"})
     with pytest.raises(RejectedError, match="switch off message encryption"):
         inbox().fetch_messages(asked, "", AT)
     elsewhere = received(action=STORED | {"bucketName": "not-there"})
@@ -157,8 +147,8 @@ def configured(**more: Any) -> World:
     return made
 
 
-def test_a_mail_in_s3_opens_one_ticket_however_often_it_is_told(aws: Any) -> None:
-    put(aws, written().as_bytes())
+def test_a_mail_in_s3_opens_one_ticket_however_often_it_is_told(mail_bucket: Any) -> None:
+    put(mail_bucket, written().as_bytes())
     w = configured()
     for _ in range(2):
         w.pipeline.accept("inbox", posted(received(action=STORED)))
@@ -170,8 +160,8 @@ def test_a_mail_in_s3_opens_one_ticket_however_often_it_is_told(aws: Any) -> Non
     assert [call[1] for call in w.desk.said] == [stored.message.text]
 
 
-def test_a_mail_in_a_bucket_that_is_not_listed_is_set_aside(aws: Any) -> None:
-    put(aws, written().as_bytes(), "somebody-else-s")
+def test_a_mail_in_a_bucket_that_is_not_listed_is_set_aside(mail_bucket: Any) -> None:
+    put(mail_bucket, written().as_bytes(), "somebody-else-s")
     w = configured()
     told = received(action=STORED | {"bucketName": "somebody-else-s"})
     assert w.pipeline.accept("inbox", posted(told)).status == 200

@@ -29,10 +29,10 @@ class OneInbox:
         return self._connector
 
 
-def taking(sample: Sample) -> World:
-    """A world whose one inbox is the sample's."""
+def taking(connector: Connector) -> World:
+    """A world whose one inbox is this one's."""
     made = world()
-    deployment = cast(Deployment, OneInbox(sample.connector()))
+    deployment = cast(Deployment, OneInbox(connector))
     made.pipeline = replace(made.pipeline, deployment=deployment)
     return made
 
@@ -51,7 +51,7 @@ def refusal(pipeline: Pipeline, request: WebhookRequest) -> type[WebhookError] |
 def test_a_forged_request_is_refused_without_a_call_to_the_table(
     sample: Sample, forgery: str
 ) -> None:
-    w = taking(sample)
+    w = taking(sample.connector())
     for request in forged(sample, FORGERIES[forgery]):
         assert refusal(w.pipeline, request) is SignatureError
     assert (w.table.calls, w.bucket.objects, w.events) == (0, {}, [])
@@ -62,7 +62,7 @@ SIGNED = [sample for sample in one_of_each() if mode(sample) not in UNSIGNED_BOD
 
 @pytest.mark.parametrize("sample", SIGNED, ids=mode)
 def test_a_changed_body_is_refused_without_a_call_to_the_table(sample: Sample) -> None:
-    w = taking(sample)
+    w = taking(sample.connector())
     refused = 0
     for request in changed(sample.request):
         before = w.table.calls
@@ -74,7 +74,7 @@ def test_a_changed_body_is_refused_without_a_call_to_the_table(sample: Sample) -
 
 @each_mode
 def test_an_endless_body_is_refused_before_anything_looks_at_it(sample: Sample) -> None:
-    w = taking(sample)
+    w = taking(sample.connector())
     endless = b"x" * (sample.connector().max_body_bytes + 1)
     assert refusal(w.pipeline, replace(sample.request, body=endless)) is TooLargeError
     assert w.table.calls == 0
@@ -82,7 +82,7 @@ def test_an_endless_body_is_refused_before_anything_looks_at_it(sample: Sample) 
 
 @each_mode
 def test_a_secret_address_is_known_only_where_there_is_one(sample: Sample) -> None:
-    w = taking(sample)
+    w = taking(sample.connector())
     request = replace(sample.request, path_secret="guessed-guessed-guessed")
     wanted = SignatureError if sample.connector().secret_in_path else NotFoundError
     assert refusal(w.pipeline, request) is wanted
@@ -92,7 +92,7 @@ def test_a_secret_address_is_known_only_where_there_is_one(sample: Sample) -> No
 @pytest.mark.parametrize("method", ["GET", "PUT", "HEAD"])
 @each_mode
 def test_another_method_without_a_proof_is_refused(sample: Sample, method: str) -> None:
-    w = taking(sample)
+    w = taking(sample.connector())
     bare = WebhookRequest(method=method, received_at=sample.request.received_at)
     assert refusal(w.pipeline, bare) is SignatureError
     assert w.table.calls == 0
