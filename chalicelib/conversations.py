@@ -1,9 +1,10 @@
 """What happens to a conversation: begun, joined, answered, closed; what goes out of it. Pure."""
 
 import secrets
+from collections.abc import Mapping
 
+from chalicelib.judge import is_question
 from chalicelib.policy import Policy, language_of
-from chalicelib.repeats import is_question
 from chalicelib.schema import (
     Address,
     AddressLink,
@@ -28,7 +29,9 @@ _QUESTION_CHARACTERS = 2000
 _REFERENCE_LETTERS = "23456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
-def begin(message: Message, link: AddressLink, policy: Policy) -> Conversation:
+def begin(
+    message: Message, link: AddressLink, policy: Policy, prepared: Mapping[str, str]
+) -> Conversation:
     """A new conversation with its first question, its category and its deadline."""
     category, priority, due_at = policy.categorise(message.words, message.received_at)
     return Conversation(
@@ -39,7 +42,7 @@ def begin(message: Message, link: AddressLink, policy: Policy) -> Conversation:
         asked_at=message.received_at,
         asked_by=link.address,
         first_message_id=message.id,
-        questions=(_question(message, link),),
+        questions=(_question(message, link, prepared),),
         language=language_of([message.words]),
         category=category,
         priority=priority,
@@ -55,13 +58,14 @@ def _reference() -> str:
     return f"Q-{letters[:4]}-{letters[4:]}"
 
 
-def _question(message: Message, link: AddressLink) -> Question:
+def _question(message: Message, link: AddressLink, prepared: Mapping[str, str]) -> Question:
     return Question(
         text=message.words[:_QUESTION_CHARACTERS],
         message_id=message.id,
         asked_at=message.received_at,
         asked_by=link.address,
         asked_by_level=link.level,
+        prepared=dict(prepared),
     )
 
 
@@ -79,12 +83,16 @@ def _participant(message: Message, link: AddressLink) -> Participant:
 
 
 def join(
-    conversation: Conversation, message: Message, link: AddressLink, outcome: Outcome
+    conversation: Conversation,
+    message: Message,
+    link: AddressLink,
+    outcome: Outcome,
+    prepared: Mapping[str, str],
 ) -> Conversation:
     """With one more message: another question is remembered, a repeat makes it urgent."""
     repeated = outcome is Outcome.REPEAT
     asks = not repeated and is_question(message)
-    asked = (_question(message, link),) if asks else ()
+    asked = (_question(message, link, prepared),) if asks else ()
     reopens = asks and conversation.state is State.CLOSED
     latest = _participant(message, link)
     others = (

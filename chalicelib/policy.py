@@ -50,12 +50,23 @@ class RepeatPolicy(_Section):
     silence_minutes: Annotated[float, Field(ge=0)] = 60
 
 
+class RepeatOverrides(_Section):
+    """[policy.categories.<name>.repeats]: what differs for the questions of a category."""
+
+    mode: Mode | None = None
+    open_days: Annotated[float, Field(gt=0)] | None = None
+    answered_days: Annotated[float, Field(gt=0)] | None = None
+    join_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    answer_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
 class Category(_Section):
     """[policy.categories.<name>]: a question belongs to the first category with a word in it."""
 
     words: tuple[str, ...] = ()
     priority: Priority = Priority.NORMAL
     first_reply_minutes: Annotated[float, Field(gt=0)] = 15
+    repeats: RepeatOverrides = RepeatOverrides()
 
     def covers(self, text: str) -> bool:
         return any(_contains(text, word.casefold()) for word in self.words)
@@ -93,6 +104,11 @@ class Policy(_Section):
                 return name, category.priority, asked_at + timedelta(minutes=minutes)
         due_at = asked_at + timedelta(minutes=self.first_reply_minutes)
         return "question", Priority.NORMAL, due_at
+
+    def repeats_of(self, category: str) -> RepeatPolicy:
+        """What holds for the questions of a category."""
+        own = self.categories.get(category, Category()).repeats
+        return self.repeats.model_copy(update=own.model_dump(exclude_none=True))
 
     def spoke_lately(self, conversation: Conversation, now: datetime) -> bool:
         """Whether AskOnce spoke by itself within the time of silence."""

@@ -20,6 +20,7 @@ from chalicelib.schema import (
     Kind,
     Message,
     Notice,
+    Question,
     Receipt,
     Reply,
     TicketChange,
@@ -341,6 +342,62 @@ class Helpdesk(ABC):
     def acknowledge(self) -> WebhookResponse:
         """What the helpdesk wants to hear."""
         return WebhookResponse()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """How an earlier question compares with a new text."""
+
+    #: 0 to 1, vetoes left out.
+    score: float
+    #: What both say, in words that an agent reads: `order number SF1234`, `parcel / 快递`.
+    agreed: tuple[str, ...] = ()
+    #: Why they do not ask the same, however alike they are; None if nothing speaks against it.
+    veto: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What a scorer found, and how its scores are to be read."""
+
+    #: One for each question, in their order.
+    matches: Sequence[Match]
+    #: Which scorer it was.
+    scorer: str
+    #: From here on a message belongs to the earlier question's ticket.
+    join_threshold: float
+    #: From here on, with no veto, it is the same question.
+    answer_threshold: float
+    #: What agents should know about how it was found: that the usual scorer did not answer.
+    remark: str = ""
+
+
+class Scorer(ABC):
+    """Tells how alike questions are."""
+
+    #: With the version of what `prepare` returns: another name means preparing again.
+    name: ClassVar[str]
+
+    @abstractmethod
+    def prepare(self, text: str) -> str:
+        """What is kept with a question, so that comparing with it is quick. RetryableError."""
+
+    @abstractmethod
+    def compare(self, text: str, questions: Sequence[Question]) -> Comparison:
+        """How each question compares with a text. RetryableError when it cannot tell now.
+
+        A question carries what `prepare` made of it under `question.prepared[name]`, or nothing.
+        """
+
+
+class Opinion(BaseModel):
+    """A second opinion on two texts."""
+
+    model_config = ConfigDict(frozen=True)
+
+    same: bool
+    #: In words that an agent reads.
+    reason: str
 
 
 class Table(Protocol):

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from chalicelib import conversations, identity, ledgers, repeats
+from chalicelib import conversations, identity, ledgers
 from chalicelib.contacts import Contacts
 from chalicelib.errors import ConflictError, RetryableError
 from chalicelib.items import Held, History, Home, Step, Stored
+from chalicelib.judge import Known, is_question, judge
 from chalicelib.ledgers import OptOut
 from chalicelib.policy import Mode, language_of
 from chalicelib.schema import (
@@ -65,13 +66,13 @@ class Resolver(Worker):
         thread = self.store.conversation_of_reference(message.inbox, message.references)
         if self._too_late(respond_until):
             return None
-        verdict = repeats.judge(
+        scorer = self.deployment.scorer
+        verdict = judge(
             message,
             [c.noun for c in history.conversations],
-            sender=link.address,
-            thread=thread,
-            policy=self.deployment.document.policy.repeats,
-            now=self.clock(),
+            Known(sender=link.address, thread=thread, now=self.clock()),
+            policy=self.deployment.document.policy,
+            compare=scorer.compare,
         )
         conversation = self._begun_or_joined(message, verdict, history, link)
         ledgers_ = self._ledgers(message)
@@ -147,12 +148,19 @@ class Resolver(Worker):
             return _latest_at(message.address, history)
         if verdict.outcome is Outcome.IGNORED:
             return None
+        prepared = self._prepared(message)
         if verdict.outcome is Outcome.NEW:
-            return Held(conversations.begin(message, link, self.deployment.document.policy))
+            policy = self.deployment.document.policy
+            return Held(conversations.begin(message, link, policy, prepared))
         joined = verdict.closest_conversation_id
         found = next(c for c in history.conversations if c.noun.id == joined)
-        changed = conversations.join(found.noun, message, link, verdict.outcome)
+        changed = conversations.join(found.noun, message, link, verdict.outcome, prepared)
         return replace(found, noun=changed)
+
+    def _prepared(self, message: Message) -> dict[str, str]:
+        """What the scorer keeps with a question; nothing of what is none."""
+        scorer = self.deployment.scorer
+        return {scorer.name: scorer.prepare(message.words)} if is_question(message) else {}
 
     def _say(
         self,
@@ -167,7 +175,7 @@ class Resolver(Worker):
             q for q in conversation.questions if q.message_id == verdict.closest_message_id
         )
         answer = question.answer
-        if self.deployment.document.policy.repeats.mode is Mode.SUGGEST:
+        if verdict.mode == Mode.SUGGEST:
             return verdict.model_copy(update={"proposed": answer.text if answer else None})
         may = identity.may_disclose(question, link, contact)
         if why := self._why_silent(message, conversation, link, may_disclose=may):

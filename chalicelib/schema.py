@@ -228,7 +228,8 @@ class Verdict(Noun):
     outcome: Outcome
     """`new`, `follow_up`, `related`, `repeat`; `ignored` for events that open no ticket."""
     rule: str
-    """Which rule decided: `thread`, `nature`, `score`, `time`, `none`, `event`."""
+    """Which rule decided: `thread`, `nature`, `unhelpful`, `score`, `time`, `none`, `event`;
+    `undone` after somebody said that it was not the same question."""
     reason: str
     """The same in words that an agent reads."""
     score: float | None = None
@@ -239,13 +240,19 @@ class Verdict(Noun):
     """The message that asked the closest earlier question."""
     veto: str | None = None
     """Why a question that is alike enough is not answered, for example `other number`."""
+    evidence: tuple[str, ...] = ()
+    """What both questions say, in words that an agent reads."""
+    scorer: str = ""
+    """Which scorer compared them; empty where nothing was compared."""
+    opinion: str | None = None
+    """What the second opinion said, where one was asked for."""
     mode: str = "off"
     """`repeats.mode` at that time."""
     would_be: Outcome | None = None
     """In `observe` mode: what it would have been."""
     said: str | None = None
     """What AskOnce told the customer at once, in full; null where it kept silent."""
-    said_kind: Literal["answered", "in_progress"] | None = None
+    said_kind: Literal["answered", "in_progress", "faq"] | None = None
     """Which template that was."""
     said_in_response: bool = False
     """It went out in the answer to the customer's own webhook; else as a message of its own."""
@@ -385,6 +392,21 @@ class Ticket(Noun):
     """The helpdesk's own id."""
 
 
+class Doubt(Noun):
+    """Somebody said that two questions are not the same, or that an answer did not help."""
+
+    kind: Literal["apart", "unhelpful"]
+    """`apart`: another question; `unhelpful`: the answer was given again and did not help."""
+    text: str
+    """The other question's words."""
+    message_id: str
+    """The message that asked it."""
+    by: str
+    """Who said so: `customer`, or the agent's or operator's name."""
+    at: Moment
+    """When."""
+
+
 class Question(Noun):
     """Something asked in a conversation, and what was answered to it."""
 
@@ -400,6 +422,10 @@ class Question(Noun):
     """How sure we were of that address."""
     answer: Answer | None = None
     """The latest answer that an agent gave before the next question."""
+    prepared: dict[str, str] = Field(default_factory=dict)
+    """What scorers keep with it, by their names."""
+    doubts: tuple[Doubt, ...] = ()
+    """What it was mistaken for, and whether its answer failed to help."""
 
 
 class Conversation(Noun):

@@ -26,8 +26,10 @@ from chalicelib.ports import (
     Helpdesk,
     InboxContext,
     PluginSettings,
+    Scorer,
     TokenCache,
 )
+from chalicelib.repeats import SHIPPED
 from chalicelib.schema import Channel
 
 SECRETS_MAX_AGE_SECONDS = 300
@@ -247,6 +249,11 @@ class Deployment:
     def public_url(self) -> str:
         with _named("public_url"):
             return str(resolve_secret(self.document.public_url, self._read)).rstrip("/")
+
+    @property
+    def scorer(self) -> Scorer:
+        """What tells how alike questions are."""
+        return SHIPPED
 
     def serves(self, name: str) -> bool:
         """Whether this stack takes webhooks for an inbox; any stack may send through any."""

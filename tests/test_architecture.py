@@ -21,8 +21,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "text": {"opencc"},
     "policy": {"schema", "pydantic"},
     "identity": {"schema", "errors"},
-    "repeats": {"schema", "policy", "text", "rapidfuzz"},
-    "conversations": {"schema", "policy", "repeats"},
+    "repeats": {"ports", "schema", "text", "rapidfuzz"},
+    "judge": {"policy", "ports", "schema", "text"},
+    "conversations": {"judge", "schema", "policy"},
     "notes": {"schema", "identity"},
     "aws": {
         "botocore",
@@ -37,9 +38,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "store": {"errors", "items", "ledgers", "ports", "schema"},
     "tokens": {"errors", "ports"},
     "contacts": {"conversations", "errors", "identity", "items", "schema", "store"},
-    "settings": {"errors", "policy", "ports", "aws", "schema", "pydantic"},
+    "settings": {"errors", "policy", "ports", "aws", "repeats", "schema", "pydantic"},
     "resolve": {"contacts", "conversations", "errors", "identity", "items", "ledgers", "policy"}
-    | {"repeats", "schema", "worker"},
+    | {"judge", "schema", "worker"},
     "worker": {"conversations", "errors", "items", "ports", "schema", "settings", "store"},
     "parts": {"errors", "items", "schema", "store"},
     "errands": {"errors", "items", "notes", "ports", "schema", "worker"},

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.policy import Mode, RepeatPolicy
-from chalicelib.repeats import ANSWER_THRESHOLD, JOIN_THRESHOLD, is_question, judge, scores
+from chalicelib.judge import Known, is_question, judge
+from chalicelib.policy import Mode, Policy, RepeatPolicy
+from chalicelib.repeats import ANSWER_THRESHOLD, JOIN_THRESHOLD, SHIPPED, scores
 from chalicelib.schema import (
     Answer,
     Channel,
@@ -48,10 +49,9 @@ def verdict(
     return judge(
         written,
         earlier,
-        sender=LI,
-        thread=thread,
-        policy=RepeatPolicy(**policy),
-        now=policy.pop("now", LATER),
+        Known(sender=LI, thread=thread, now=LATER),
+        policy=Policy(repeats=RepeatPolicy(**policy)),
+        compare=SHIPPED.compare,
     )
 
 
@@ -211,10 +211,9 @@ def test_a_question_is_the_same_matter_only_for_a_while(
     found = judge(
         message("Where is my parcel?"),
         [earlier],
-        sender=LI,
-        thread=None,
-        policy=RepeatPolicy(),
-        now=START + timedelta(days=days),
+        Known(sender=LI, thread=None, now=START + timedelta(days=days)),
+        policy=Policy(),
+        compare=SHIPPED.compare,
     )
     assert found.outcome is outcome
 
