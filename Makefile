@@ -8,7 +8,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: setup run test demo bench check lint types package repeats-model lock clean
+# make bench-repeats   how well repeats are recognised, beside what one would use instead
+.PHONY: setup run test demo bench bench-repeats check lint types package repeats-model lock clean
 
 setup: $(READY)
 
@@ -44,11 +45,20 @@ package: setup
 
 check: lint types test package
 
-# Rebuilds chalicelib/rarity.json; its source is large, so it gets an environment of its own.
+# The shipped scorer beside others, which need an environment of their own.
+bench-repeats:
+	$(PYTHON) -m venv build/bench
+	build/bench/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	build/bench/bin/pip install --quiet --disable-pip-version-check -r tests/bench_repeats.txt
+	build/bench/bin/python -m tests.bench_repeats
+
+# Rebuilds chalicelib/lexicon.bin and rarity.json from what they are made of, in an environment of
+# its own. Needs a C compiler and Python 3.12; about half an hour on two cores.
+MODEL_PYTHON ?= python3.12
 repeats-model:
-	$(PYTHON) -m venv build/model
-	build/model/bin/pip install --quiet wordfreq==3.1.1 jieba==0.42.1
-	build/model/bin/python infra/repeats_model.py
+	$(MODEL_PYTHON) -m venv build/model
+	build/model/bin/pip install --quiet -r infra/repeats_model/requirements.txt
+	build/model/bin/python -m infra.repeats_model
 
 # Resolved together, without the registry's address: names, versions and hashes only.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -176,6 +176,32 @@ def webchat_widget(inbox: str) -> Response:
     return respond(inbox, lambda request: pipeline().page(inbox, "widget.js", request))
 
 
+# From your own system
+
+
+@app.route("/contacts", methods=["POST"], content_types=["*/*"])
+def contacts() -> Response:
+    """Which addresses are one customer's: signed as Standard Webhooks, 404 where not configured."""
+
+    def handle(request: WebhookRequest) -> WebhookResponse:
+        from chalicelib import customers
+        from chalicelib.contacts import Contacts
+        from connectors.signing import StandardWebhook
+
+        line = pipeline()
+        api = line.deployment.contacts_api()
+        if len(request.body) > customers.MAX_BYTES:
+            raise TooLargeError(f"over {customers.MAX_BYTES} bytes")
+        StandardWebhook(api.secrets).verify(request)
+        policy = line.deployment.document.policy.contacts
+        known = Contacts(line.store, line.clock, policy)
+        response = customers.take(customers.Customers(known, line.clock), request.body)
+        line.report("contacts.told", status=response.status)
+        return response
+
+    return respond(None, handle)
+
+
 # From the helpdesks
 
 

@@ -7,7 +7,7 @@ one to read, and at most one second between them.
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -28,15 +28,22 @@ _CONNECT_SECONDS, _READ_SECONDS, _TRIES = 0.5, 1.0, 2
 
 
 @cache
-def client(service: str) -> Any:
-    """A client of one service. botocore's, since importing boto3 costs another 50 ms."""
+def client(
+    service: str, *, region: str | None = None, seconds: float | None = None, tries: int = _TRIES
+) -> Any:
+    """A client of one service. botocore's, since importing boto3 costs another 50 ms.
+
+    It waits for an answer for that many seconds, so many times.
+    """
+    # A long poll of SQS and an upload to S3 take longer than a put of one item.
+    seconds = seconds or (_READ_SECONDS if service == "dynamodb" else 25)
     return get_session().create_client(
         service,
+        region_name=region,
         config=Config(
-            connect_timeout=_CONNECT_SECONDS,
-            # A long poll of SQS and an upload to S3 take longer than a put of one item.
-            read_timeout=_READ_SECONDS if service == "dynamodb" else 25,
-            retries={"mode": "standard", "total_max_attempts": _TRIES},
+            connect_timeout=min(_CONNECT_SECONDS, seconds),
+            read_timeout=seconds,
+            retries={"mode": "standard", "total_max_attempts": tries},
             account_id_endpoint_mode="disabled",
             s3={"addressing_style": "path"},
             # Else links are signed in the old way, which buckets made since 2020 refuse.
@@ -68,6 +75,21 @@ class DynamoTable:
         _demand_whole(response)
         found = response.get("Item")
         return _live(_decode(found)) if found else None
+
+    def get_all(self, keys: Sequence[tuple[str, str]]) -> list[Item]:
+        wanted: list[Any] = [{"pk": {"S": pk}, "sk": {"S": sk}} for pk, sk in keys]
+        found: list[Item | None] = []
+        while wanted:
+            request: Any = {self.name: {"Keys": wanted, "ConsistentRead": True}}
+            response = self._client.batch_get_item(RequestItems=request)
+            _demand_whole(response)
+            found += [_live(_decode(item)) for item in response["Responses"].get(self.name, ())]
+            unread: Any = response.get("UnprocessedKeys", {})
+            left = unread.get(self.name, {}).get("Keys", [])
+            if len(left) == len(wanted):
+                raise RetryableError("DynamoDB is too busy to answer")
+            wanted = list(left)
+        return [item for item in found if item]
 
     def query(
         self, pk: str, low: str, high: str, *, newest_first: bool = False, limit: int = 100
@@ -106,10 +128,23 @@ class DynamoTable:
         _demand_whole(response)
         return [(found["pk"]["S"], found["sk"]["S"]) for found in response["Items"]]
 
+    def scan(self, *prefixes: str) -> Iterator[list[Item]]:
+        # Up to a megabyte a page, and patience: nobody waits for an acknowledgement.
+        patient = client("dynamodb", seconds=30, tries=8)
+        names = {f":prefix{n}": {"S": prefix} for n, prefix in enumerate(prefixes)}
+        pages = patient.get_paginator("scan").paginate(
+            TableName=self.name,
+            FilterExpression=" OR ".join(f"begins_with(pk, {name})" for name in names),
+            ExpressionAttributeValues=names,
+        )
+        for page in pages:
+            _demand_whole(page)
+            yield [item for found in page["Items"] if (item := _live(_decode(found)))]
+
     def write(self, *writes: Write) -> None:
         writer = secrets.token_urlsafe(12)
         requests = [self._request(write, writer) for write in writes]
-        if len(requests) == 1:
+        if len(requests) == 1 and "UpdateExpression" not in requests[0]:
             self._write_one(requests[0], writer)
         else:
             self._write_all(requests, writer)
@@ -128,8 +163,8 @@ class DynamoTable:
     def _write_all(self, requests: Sequence[dict[str, Any]], writer: str) -> None:
         try:
             self._client.transact_write_items(
-                TransactItems=[{"Put" if "Item" in r else "Delete": r} for r in requests],  # type: ignore[misc]  # a union that mypy cannot pick from
-                ClientRequestToken=writer,
+                TransactItems=[{_operation(r): r} for r in requests],  # type: ignore[misc]  # a union that mypy cannot pick from
+                ClientRequestToken=writer,  # an addition whose answer got lost is not made twice
             )
         except ClientError as error:
             if error.response["Error"].get("Code") != "TransactionCanceledException":
@@ -139,6 +174,8 @@ class DynamoTable:
 
     def _request(self, write: Write, writer: str) -> dict[str, Any]:
         item = write.item
+        if write.add:
+            return {"TableName": self.name} | _addition(item, write.add, writer)
         request: dict[str, Any] = {
             "TableName": self.name,
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
@@ -156,6 +193,30 @@ class DynamoTable:
             "ConditionExpression": condition,
             "ExpressionAttributeValues": values,
         }
+
+
+def _operation(request: Mapping[str, Any]) -> str:
+    if "UpdateExpression" in request:
+        return "Update"
+    return "Put" if "Item" in request else "Delete"
+
+
+def _addition(item: Item, counts: Mapping[str, int], writer: str) -> dict[str, Any]:
+    """An update that adds: many writers may do so at once, and none of them waits for another."""
+    names = {f"#n{n}": name for n, name in enumerate(counts)}
+    values: dict[str, Any] = {f":n{n}": {"N": str(more)} for n, more in enumerate(counts.values())}
+    values |= {":one": {"N": "1"}, ":body": {"S": item.body}, ":writer": {"S": writer}}
+    to_set = "body = :body, w = :writer"
+    if item.expires_at is not None:
+        values[":expires_at"] = {"N": str(item.expires_at)}
+        to_set += ", expires_at = :expires_at"
+    added = ", ".join(f"{name} {name.replace('#', ':')}" for name in names)
+    return {
+        "Key": {"pk": {"S": item.pk}, "sk": {"S": item.sk}},
+        "UpdateExpression": f"ADD v :one, {added} SET {to_set}",
+        "ExpressionAttributeNames": names,
+        "ExpressionAttributeValues": values,
+    }
 
 
 def _demand_whole(response: Any) -> None:
@@ -190,12 +251,14 @@ _OWN_ATTRIBUTES = {"pk", "sk", "v", "w", "body", "expires_at"}
 
 def _decode(found: Mapping[str, Any]) -> Item:
     expires_at = found.get("expires_at")
+    rest = {name: value for name, value in found.items() if name not in _OWN_ATTRIBUTES}
     return Item(
         pk=found["pk"]["S"],
         sk=found["sk"]["S"],
         body=found["body"]["S"],
         version=int(found["v"]["N"]),
-        index={k: value["S"] for k, value in found.items() if k not in _OWN_ATTRIBUTES},
+        index={name: value["S"] for name, value in rest.items() if "S" in value},
+        counts={name: int(value["N"]) for name, value in rest.items() if "N" in value},
         expires_at=int(expires_at["N"]) if expires_at else None,
     )
 
@@ -258,6 +321,9 @@ class S3Bucket:
             if error.response["Error"].get("Code") != "NoSuchKey":
                 raise
             raise NotFoundError("the bucket does not have it") from None
+
+    def delete(self, key: str) -> None:
+        self._client.delete_object(Bucket=self.name, Key=key)
 
     def link(self, key: str, name: str, seconds: int) -> str:
         safe = "".join(c for c in name if c.isalnum() or c in "._- ") or "file"

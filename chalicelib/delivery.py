@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from chalicelib import conversations, ledgers, notes
+from chalicelib import conversations, identity, ledgers, notes
+from chalicelib.codes import Codes
 from chalicelib.errors import (
     ClosedError,
     ConfigurationError,
@@ -24,9 +25,9 @@ from chalicelib.schema import (
     Attachment,
     Channel,
     Contact,
+    Conversation,
     Delivery,
     Kind,
-    Level,
     Message,
     Participant,
 )
@@ -67,7 +68,10 @@ class Deliverer(Worker):
         if unknown_end and not self._connector(message.inbox).capabilities.resends_safely:
             raise RejectedError(notes.MAY_HAVE_ARRIVED)
         half_sent = bool(claim.noun.provider_ids)
-        target = self._first_target(message, half_sent=half_sent)
+        conversation = self._conversation(message) if message.conversation_id else None
+        if conversation and (why := self._why_not_any_more(message, conversation)):
+            raise RejectedError(why)
+        target = self._first_target(message, conversation, half_sent=half_sent)
         if target is None:
             raise RejectedError("no address of this person is left to reply to")
         own = message if half_sent else _addressed(message, target)
@@ -76,11 +80,44 @@ class Deliverer(Worker):
         except ClosedError as closed:
             self._elsewhere_or_later(claim, own, str(closed))
 
-    def _first_target(self, message: Message, *, half_sent: bool) -> Participant | None:
-        """Where it goes: what is half sent stays where it began."""
-        if message.conversation_id is None or half_sent:  # the former answers no conversation
+    def _first_target(
+        self, message: Message, conversation: Conversation | None, *, half_sent: bool
+    ) -> Participant | None:
+        """Where it goes: what is half sent stays where it began, if it may still go there."""
+        if conversation is None:
             return _participant_of(message)
-        return self._target(self._conversation(message), message)
+        return self._target(conversation, message, stays=half_sent)
+
+    def _why_not_any_more(self, message: Message, conversation: Conversation) -> str | None:
+        """Why what was written may not be sent after all; None if it may.
+
+        Somebody who asked in the conversation may have turned out to be another person since.
+        """
+        if message.author == conversations.ASKONCE:
+            return None if self.may_still_hear(message, conversation) else notes.NO_LONGER_PROVEN
+        return notes.PARTED if conversations.is_outdated(conversation, message) else None
+
+    def may_still_hear(self, message: Message, conversation: Conversation) -> bool:
+        """Whether an earlier answer that AskOnce repeats may go to whom it was meant for."""
+        answered = self.store.message(message.external_id)
+        verdict = answered.noun.message.verdict if answered else None
+        if answered is None or verdict is None:
+            return False  # who was meant was erased
+        if verdict.said_kind != "answered":
+            return True
+        closest = verdict.closest_message_id
+        question = next((q for q in conversation.questions if q.message_id == closest), None)
+        sender, _ = identity.sender(answered.noun.message)
+        link, asker = (self.store.link(a) for a in (sender, question.asked_by if question else ""))
+        return (
+            question is not None
+            and question.answer is not None  # or it was somebody's, too, who has left
+            and link is not None
+            and link.noun.contact_id == conversation.contact_id
+            and identity.may_disclose(
+                question, link.noun, asker.noun if asker else None, is_fresh=self._is_fresh
+            )
+        )
 
     # Sending
 
@@ -89,8 +126,8 @@ class Deliverer(Worker):
         if self._opted_out(message):
             raise RejectedError(notes.OPTED_OUT)
         connector = self._connector(message.inbox)
-        pieces = connector.pieces(self._with_files(connector, message))
         sent = claim.noun.provider_ids
+        pieces = connector.pieces(self._with_code(self._with_files(connector, message), sent))
         for number in range(len(sent), len(pieces)):
             sent = (*sent, self._send(connector, _numbered(pieces[number], number)))
             if number + 1 < len(pieces):
@@ -107,6 +144,13 @@ class Deliverer(Worker):
         self.report("delivered", message=message.id, inbox=message.inbox)
         if note:
             self.store.enqueue_note(claim.noun)
+
+    def _with_code(self, message: Message, sent: Sequence[str]) -> Message:
+        """With a one-time code in it, if it carries one; only the first piece can be trusted to."""
+        filled = Codes(self.store, self.deployment, self.clock, self.report).filled(message)
+        if sent and filled is not message:
+            raise RejectedError(notes.MAY_HAVE_ARRIVED)
+        return filled
 
     def _opted_out(self, message: Message) -> bool:
         """Whether nothing but the confirmation of that may go to the address."""
@@ -204,8 +248,11 @@ class Deliverer(Worker):
                 continue
             seen.add((other.address, other.inbox))
             link = self.store.link(other.sender)
-            proven = link and link.noun.level is Level.VERIFIED
-            if link and proven and link.noun.contact_id == conversation.contact_id:
+            if (
+                link
+                and link.noun.contact_id == conversation.contact_id
+                and self._is_fresh(link.noun)
+            ):
                 yield other
 
     def _known(self, contact: Contact) -> Sequence[Participant]:

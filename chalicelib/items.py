@@ -13,18 +13,27 @@ ticket        TICKET#<helpdesk>#<ticket id>   CONV                 the helpdesk'
 reference     REF#<hash of inbox, external>   CONV                 an email's In-Reply-To
 feed          FEED#<hash of inbox, address>   <sequence>           a web chat visitor
 presence      FEED#<hash of inbox, address>   agent                the same query
+recognised    REPEATS#<day>                   <time>#<message>     the day
+corrected     CORRECTED#<hash of desk, ext.>  MESSAGE              an agent's correction, again
 sent          SENT#<hash of inbox, external>  MESSAGE              a receipt
 sending       SENDING#<hash of inbox, addr.>  LEDGER               the address, before sending
 opt-out       OPTOUT#<address>                CHOICE               the address, before sending
 pieces        PARTS#<hash of inbox, addr, of> PARTS                a piece of the same message; due
 errand        ERRAND#<its id's first half>    <its id>             its id; stream, due
 cursor        CURSOR#<hash of inbox, source>  CURSOR               a notice
+opinion       CONTACT#<contact>               SECOND#<keyed hash>  the contact, and two texts
+challenge     CODE#<hash of the address>      CODE                 the address that sends it back
 token         TOKEN#<name>                    TOKEN                its name
+topic         TOPIC#<id>                      TOPIC                its id; thread, by its day
+tally         TOPIC#<id>                      DAY#<day>#<share>    with its topic: one query
+asker         TOPIC#<id>                      BY#<day>#<keyed hash of the contact>
+shelf         SHELF#<keyed hash of 2 words>   SHELF                a question with both words
+key           KEY#<name>                      KEY                  its name; never expires
 quarantine    QUARANTINE#<id>                 RAW                  its id; thread
 
 Indexes, both sparse and keys only: `due` (due, due_at) holds what must happen by a time, in eight
 buckets, since one key takes a thousand writes a second; `thread` (thread, thread_at) holds a
-conversation's messages in order. Everything expires by `expires_at`.
+conversation's messages in order. What expires does so by `expires_at`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -44,6 +53,8 @@ from chalicelib.schema import (
     Contact,
     Conversation,
     Delivery,
+    Direction,
+    Kind,
     Message,
     Moment,
     Notice,
@@ -58,6 +69,8 @@ N = TypeVar("N", bound=Noun)
 STUCK_AFTER = timedelta(minutes=3)
 #: How long the pieces of one message may take.
 PIECES_WAIT = timedelta(minutes=10)
+#: The address of a message that was erased.
+_ERASED = "erased:message"
 #: Parts of the index of what is due.
 BUCKETS = 8
 
@@ -93,12 +106,45 @@ class Stored(Noun):
     failure: str | None = None
     #: What the agents must hear about it, and have not heard yet.
     untold: str | None = None
+    #: What else asks the same: the topic that it was counted under.
+    topic_id: str | None = None
+    #: It made its topic surge: so many customers had asked the same within an hour.
+    surge: int | None = None
+
+    @property
+    def erased(self) -> bool:
+        """Whether it is the husk of an erased one."""
+        return self.message.address == _ERASED
 
     @property
     def finished(self) -> bool:
         """Nothing is to be done about it now; what is held goes on by the customer's doing."""
         waits = self.step is Step.HELD and not self.sending
         return self.untold is None and (waits or self.step in (Step.DONE, Step.FAILED))
+
+
+class Husk(Stored):
+    """What is left of an erased message for a while, so that a redelivery does not bring it back.
+
+    Read as any message, it is done, and says nothing.
+    """
+
+    @classmethod
+    def of(cls, stored: Stored) -> "Husk":
+        at = stored.message.received_at
+        message = Message(
+            id=stored.message.id,
+            direction=Direction.INBOUND,
+            channel=stored.message.channel,
+            connector="",
+            inbox="",
+            external_id="",
+            address=_ERASED,
+            kind=Kind.UNSUPPORTED,
+            sent_at=at,
+            received_at=at,
+        )
+        return cls(message=message, step=Step.DONE)
 
 
 class Home(Noun):
@@ -130,6 +176,23 @@ class Reference(Noun):
     inbox: str
     external_id: str
     conversation_id: str
+
+
+class Recognised(Noun):
+    """That a message was found to ask again, or would have been in observe mode."""
+
+    message_id: str
+    #: Of the conversation that it joined, or would have.
+    reference: str
+    at: Moment
+
+
+class Corrected(Noun):
+    """Which message an agent's correction was about."""
+
+    helpdesk: str
+    external_id: str
+    message_id: str
 
 
 class Sent(Noun):
@@ -172,6 +235,89 @@ class Collected(Noun):
     pieces: dict[int, str] = Field(default_factory=dict)
     #: The message was made of them.
     done: bool = False
+
+
+class Founding(Noun):
+    """A topic as a shelf names it: by the words that founded it, which never change."""
+
+    topic_id: str
+    #: Without numbers and addresses.
+    text: str
+
+
+class Shelf(Noun):
+    """The latest topics whose founding words hold the same two rare words."""
+
+    key: str
+    topics: tuple[Founding, ...] = ()
+
+
+class Topic(Noun):
+    """A question that customers ask, whoever they are."""
+
+    id: str
+    #: The shortest wording of late, without numbers and addresses.
+    sample: str
+    sampled_at: Moment
+    #: The last day on which it was one of those that many ask.
+    listed_on: str | None = None
+    surged_at: Moment | None = None
+
+
+class Tally(Noun):
+    """A share of a topic's customers of a day. Many writers add to it at once."""
+
+    topic_id: str
+    day: str
+    share: int
+    #: {ten minutes of the day, as `hhm`: how many customers}
+    slots: dict[str, int] = Field(default_factory=dict, exclude=True)
+
+
+class Asker(Noun):
+    """A customer asked about a topic on a day: counted once, however often they ask."""
+
+    topic_id: str
+    day: str
+    #: A keyed hash of the contact.
+    mark: str
+    #: The first message that asked.
+    message_id: str
+
+
+class TenantKey(Noun):
+    """What this deployment hashes with, so that no hash can be looked up in a list of guesses."""
+
+    name: str
+    secret: str
+
+
+class GivenOpinion(Noun):
+    """A second opinion on two texts of a contact: never asked for again while it is kept."""
+
+    contact_id: str
+    #: A keyed hash of both texts and of who was asked.
+    key: str
+    same: bool
+    reason: str
+
+
+class Challenge(Noun):
+    """A one-time code that was sent to one address, and must come back from another."""
+
+    answers_from: Address
+    claimed: Address
+    #: Who asked for it: an operator's name, or `askonce`.
+    by: str
+    #: The message that carries the code.
+    message_id: str
+    made_at: Moment
+    #: Of the code, under the salt; both empty until the code left.
+    salt: str = ""
+    digest: str = ""
+    until: Moment | None = None
+    #: Wrong ones so far.
+    tries: int = 0
 
 
 class Quarantined(Noun):
@@ -238,6 +384,28 @@ def errand_key(errand_id: str) -> tuple[str, str]:
     return f"ERRAND#{errand_id[:MESSAGE_ID_HALF]}", errand_id
 
 
+def opinion_sk(key: str) -> str:
+    """Behind PROFILE, so that no history is read with it."""
+    return f"SECOND#{key}"
+
+
+def topic_pk(topic_id: str) -> str:
+    return f"TOPIC#{topic_id}"
+
+
+def shelf_key(key: str) -> tuple[str, str]:
+    return f"SHELF#{key}", "SHELF"
+
+
+def asker_sk(day: str, mark: str) -> str:
+    return f"BY#{day}#{mark}"
+
+
+def listed_under(day: str) -> str:
+    """The thread of the topics that many ask, and that were last listed on a day."""
+    return f"TOPICS#{day}"
+
+
 def is_errand(stored_id: str) -> bool:
     """Whether an id is that of a receipt or a notice, and not of a message."""
     return stored_id.startswith("e")
@@ -288,9 +456,27 @@ def _conversation_index(conversation: Conversation) -> dict[str, str]:
     return {"due": f"reply#{_bucket(conversation.id)}", "due_at": sortable(due_at)}
 
 
+def _topic_index(topic: Topic) -> dict[str, str]:
+    if not topic.listed_on:
+        return {}
+    return {"thread": listed_under(topic.listed_on), "thread_at": topic.id}
+
+
+#: What is kept for less than messages are; None is kept for ever.
+KEPT: Mapping[type[Noun], timedelta | None] = {
+    TenantKey: None,
+    Asker: timedelta(days=31),
+    Tally: timedelta(days=31),
+    Challenge: timedelta(days=1),
+    GivenOpinion: timedelta(days=30),
+    # Longer than any provider tries.
+    Husk: timedelta(days=30),
+}
+
 #: Where a noun lies, and which indexes see it.
 PLACES: dict[type[Noun], Callable[[Any], tuple[str, str, dict[str, str]]]] = {
     Stored: lambda s: (*message_key(s.message.id), _message_index(s)),
+    Husk: lambda s: (*message_key(s.message.id), {"kind": "message"}),
     AddressLink: lambda link: (f"ADDRESS#{link.address}", "LINK", {}),
     Contact: lambda c: (f"CONTACT#{c.id}", "PROFILE", {}),
     Conversation: lambda c: (
@@ -301,6 +487,8 @@ PLACES: dict[type[Noun], Callable[[Any], tuple[str, str, dict[str, str]]]] = {
     Home: lambda h: (f"CONV#{h.conversation_id}", "HOME", {}),
     TicketHome: lambda t: (f"TICKET#{t.ticket.helpdesk}#{t.ticket.id}", "CONV", {}),
     Reference: lambda r: (f"REF#{digest(r.inbox, r.external_id)}", "CONV", {}),
+    Recognised: lambda r: (recognised_key(r.at), f"{sortable(r.at)}#{r.message_id}", {}),
+    Corrected: lambda c: (f"CORRECTED#{digest(c.helpdesk, c.external_id)}", "MESSAGE", {}),
     Sent: lambda s: (f"SENT#{digest(s.inbox, s.external_id)}", "MESSAGE", {}),
     Errand: lambda e: (*errand_key(e.item.id), _errand_index(e)),
     Cursor: lambda c: (f"CURSOR#{digest(c.inbox, c.source)}", "CURSOR", {}),
@@ -309,14 +497,25 @@ PLACES: dict[type[Noun], Callable[[Any], tuple[str, str, dict[str, str]]]] = {
         "PARTS",
         _pieces_index(c),
     ),
+    GivenOpinion: lambda o: (f"CONTACT#{o.contact_id}", opinion_sk(o.key), {}),
+    Challenge: lambda c: (f"CODE#{digest(c.answers_from)}", "CODE", {}),
     SendLedger: lambda w: (f"SENDING#{digest(w.inbox, w.address)}", "LEDGER", {}),
     OptOut: lambda o: (f"OPTOUT#{o.address}", "CHOICE", {}),
+    Topic: lambda t: (topic_pk(t.id), "TOPIC", _topic_index(t)),
+    Tally: lambda t: (topic_pk(t.topic_id), f"DAY#{t.day}#{t.share}", {}),
+    Asker: lambda a: (topic_pk(a.topic_id), asker_sk(a.day, a.mark), {}),
+    Shelf: lambda s: (*shelf_key(s.key), {}),
+    TenantKey: lambda k: (f"KEY#{k.name}", "KEY", {}),
     Quarantined: lambda q: (
         f"QUARANTINE#{q.id}",
         "RAW",
         {"thread": "QUARANTINE", "thread_at": sortable(q.received_at)},
     ),
 }
+
+
+def recognised_key(at: datetime) -> str:
+    return f"REPEATS#{at:%Y-%m-%d}"
 
 
 def _bucket(identity: str) -> int:

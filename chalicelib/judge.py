@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from chalicelib.chatter import is_chatter, is_number, is_only_unhelpful, says_unhelpful
 from chalicelib.policy import Mode, Policy, RepeatPolicy
 from chalicelib.ports import Comparison, Match, Opinion
 from chalicelib.schema import (
+    Channel,
     Conversation,
     Doubt,
     Kind,
@@ -34,25 +36,20 @@ _ID_CHARACTERS = 6
 _SHARED_ID, _RECENT = 0.6, 0.9
 _RECENT_FOR = timedelta(hours=24)
 
-_CHATTER = re.compile(
-    r"(?:thanks?(?: you)?(?: (?:so|very) much)?|thx|ty|ok(?:ay)?|k|yes|no|yep|nope|sure|great|good"
-    r"|fine|perfect|cool|got it|hello|hi|hey|anyone(?: there)?|are you there|any (?:news|update)s?"
-    r"|still waiting|never ?mind|bye|please|asap|hurry(?: up)?"
-    r"|谢谢(?:你|您|啦|了)?|多谢|感谢|好的?|好吧|嗯+|哦+|行|可以|是的?|不是|对|没有|有|知道了|明白了?"
-    r"|收到|你好|您好|在吗|在不在|有人吗|人呢|喂|亲|快点|急|还在吗|稍等|再见|拜拜|辛苦了?|麻烦了?|没事了?|算了)"
-)
-_ONLY_CHATTER = re.compile(rf"(?:{_CHATTER.pattern}[\s\W]*)+")
-_ONLY_NUMBER = re.compile(
-    r"(?:[\w\s]{0,20}?(?:is|no|number|#|是|号|：|:)\s*)?[a-z]{0,4}[-\s]?\d[\d\s-]{3,}\W*"
-)
+#: How long after an automatic answer a customer's "that did not help" means that one.
+_TOLD_FOR = timedelta(hours=48)
 
 
 def is_question(message: Message) -> bool:
-    """Whether it can stand alone; not thanks, hello?, a bare number, a picture without words."""
+    """Whether it can stand alone; not thanks, hello?, a bare number, a picture without words.
+
+    Neither that an answer did or did not help: those are words about an earlier question.
+    """
     if message.kind in (Kind.UNSUPPORTED, Kind.LOCATION):
         return False
-    text = fold(message.words).strip()
-    return bool(text) and not _ONLY_CHATTER.fullmatch(text) and not _ONLY_NUMBER.fullmatch(text)
+    words = message.words
+    bare = is_chatter(words) or is_number(words) or is_only_unhelpful(words)
+    return bool(fold(words).strip()) and not bare
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +87,8 @@ def judge(
     if message.kind is Kind.EVENT:
         return Verdict(outcome=Outcome.IGNORED, rule="event", reason="an event opens no ticket")
     verdict = (
-        _by_thread(conversations, known.thread)
+        _by_what_helped(message, conversations, known)
+        or _by_thread(conversations, known.thread)
         or _by_nature(message, conversations, policy.repeats, now)
         or _by_score(message, conversations, policy, now, compare, second_opinion)
     )
@@ -108,6 +106,7 @@ def judge(
                 "score": observed.score,
                 "scorer": observed.scorer,
                 "evidence": observed.evidence,
+                "opinion": observed.opinion,
                 "closest_conversation_id": verdict.closest_conversation_id
                 or observed.closest_conversation_id,
                 "closest_message_id": observed.closest_message_id,
@@ -118,6 +117,42 @@ def judge(
     mode = observed.mode if observed else verdict.mode
     own = mode if verdict.rule == "score" or observed else policy.repeats.mode.value
     return verdict.model_copy(update={"mode": own})
+
+
+def _by_what_helped(
+    message: Message, conversations: Sequence[Conversation], known: Known
+) -> Verdict | None:
+    """That the answer which AskOnce gave to this address did not help.
+
+    By mail, whatever answers that mail and is more than thanks says so.
+    """
+    since = known.now - _TOLD_FOR
+    heard = [
+        (c.told, c.id)
+        for c in conversations
+        if c.told and c.told.address == known.sender and c.told.at >= since
+    ]
+    if not heard or message.automatic:
+        return None
+    told, conversation_id = max(heard, key=lambda pair: pair[0].at)
+    by_mail = message.channel is Channel.EMAIL and known.thread == conversation_id
+    says_so = says_unhelpful(message.words, told.word) or (by_mail and not says_nothing(message))
+    if not says_so or known.thread not in (None, conversation_id):
+        return None
+    return Verdict(
+        outcome=Outcome.FOLLOW_UP,
+        rule="unhelpful",
+        reason=f"the answer that AskOnce gave again, {told.at:%Y-%m-%d %H:%M} UTC, did not help",
+        closest_conversation_id=conversation_id,
+        closest_message_id=told.message_id,
+        told_at=told.at,
+    )
+
+
+def says_nothing(message: Message) -> bool:
+    """Thanks, ok, "that helped": nobody must do anything about it."""
+    bare = message.kind is Kind.TEXT and not message.attachments
+    return bare and (not fold(message.words).strip() or is_chatter(message.words))
 
 
 def _by_thread(conversations: Sequence[Conversation], thread: str | None) -> Verdict | None:
@@ -174,7 +209,7 @@ def _by_score(  # everything that is known goes in here
     for candidate in sorted(candidates, key=lambda c: c.match.score, reverse=True):
         if candidate.match.score < _join_threshold(candidate, found, message, now):
             continue
-        if not _set_apart(candidate.question, message, compare):
+        if not _set_apart(candidate, message, compare):
             return _verdict_of(candidate, found, message, second_opinion)
     return None
 
@@ -226,13 +261,17 @@ def _ids(text: str) -> frozenset[str]:
     return frozenset(n for n in numbers(text) if len(n) >= _ID_CHARACTERS)
 
 
-def _set_apart(question: Question, message: Message, compare: Compare) -> bool:
-    """Whether somebody said that nearly these words are another question than that one."""
-    apart = [d for d in question.doubts if d.kind == "apart"]
+def _set_apart(candidate: _Candidate, message: Message, compare: Compare) -> bool:
+    """Whether somebody said that nearly these words are another question than that one.
+
+    Words that are closer to the question itself than to what was set apart from it still ask it.
+    """
+    apart = [d for d in candidate.question.doubts if d.kind == "apart"]
     if not apart:
         return False
     found = compare(message.words, [_as_question(d) for d in apart])
-    return any(m.score >= found.answer_threshold and not m.veto for m in found.matches)
+    enough = max(found.answer_threshold, candidate.match.score)
+    return any(m.score >= enough and not m.veto for m in found.matches)
 
 
 def _as_question(doubt: Doubt) -> Question:
@@ -241,8 +280,7 @@ def _as_question(doubt: Doubt) -> Question:
 
 def _unhelpful(question: Question) -> str | None:
     """That the answer failed once: until an agent gives another one, it is not given again."""
-    answer = question.answer
-    failed = any(d.kind == "unhelpful" and answer and answer.at <= d.at for d in question.doubts)
+    failed = question.unhelpful
     return "the earlier answer did not help when it was given again" if failed else None
 
 

@@ -20,6 +20,8 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from chalicelib import conversations, notes, parts
+from chalicelib.corrections import Corrections, was_undone
+from chalicelib.crowd import Crowd
 from chalicelib.delivery import Deliverer
 from chalicelib.errands import Errands
 from chalicelib.errors import (
@@ -44,6 +46,7 @@ from chalicelib.resolve import Resolver
 from chalicelib.schema import (
     Attachment,
     Conversation,
+    Correction,
     Direction,
     Kind,
     Message,
@@ -206,7 +209,8 @@ class Pipeline(Worker):
         message = resolved.noun.message if resolved else None
         if not message or not message.verdict or not message.verdict.said_in_response:
             return None
-        return conversations.said(message, message.verdict.said or "")
+        verdict = message.verdict
+        return conversations.said(message, verdict.said or "", verdict.offered)
 
     # relay and resolve
 
@@ -248,6 +252,7 @@ class Pipeline(Worker):
         resolved = self.resolve(held.noun.message.id, held=held)
         if resolved is None:
             return
+        resolved = self._as(Crowd).count(resolved)
         message = resolved.noun.message
         self._as(Deliverer).show(message)
         self._release_held(message)
@@ -270,10 +275,20 @@ class Pipeline(Worker):
         if stored.step is Step.ACCEPTED or (stored.step is Step.HELD and stored.sending):
             self.store.enqueue(message, attempt=attempt)
             self.report("queued", message=message.id, conversation=message.conversation_id)
-        elif stored.step is Step.DONE:
+        elif stored.step is Step.DONE and self._may_be_shown(message):
             self._as(Deliverer).show(message)
         if stored.untold:
             self.store.enqueue_note(stored, attempt=attempt)
+
+    def _may_be_shown(self, message: Message) -> bool:
+        """Whether what went out in a response may still be told to whoever has the address.
+
+        An agent's words were shown when they were sent.
+        """
+        if message.author != conversations.ASKONCE:
+            return False
+        held = self.store.conversation(message.conversation_id or "")
+        return held is not None and self._as(Deliverer).may_still_hear(message, held.noun)
 
     def _threads(self, inbox: str) -> bool:
         kind = self.deployment.kind(inbox)
@@ -326,15 +341,37 @@ class Pipeline(Worker):
         conversation = self._with_opener(conversation, message)
         ticket = conversation.ticket or self._open(conversation, message)
         helpdesk = self.deployment.helpdesk(ticket.helpdesk)
+        key = _key(message)
         if message.id != conversation.first_message_id:
-            helpdesk.add_comment(ticket.id, message, conversation, idempotency_key=message.id)
+            helpdesk.add_comment(ticket.id, message, conversation, idempotency_key=key)
             self.report("commented", message=message.id, ticket=ticket.id)
-        for n, note in enumerate(notes.of(message)):
-            helpdesk.add_note(
-                ticket.id, note, conversation, idempotency_key=f"{message.id}-note{n}"
-            )
+        language = self.deployment.document.policy.agents_language
+        told = notes.of(message, conversation, language)
+        if claim.noun.surge:
+            told.append(notes.surging(claim.noun.surge))
+        for n, note in enumerate(told):
+            helpdesk.add_note(ticket.id, note, conversation, idempotency_key=f"{key}-note{n}")
+        if was_undone(message):
+            self._note_where_it_left(message, conversation, ticket)
         claim.finish(Step.DONE, message=_without_bytes(message))
         self.report("forwarded", message=message.id, ticket=ticket.id)
+
+    def _note_where_it_left(self, message: Message, new: Conversation, ticket: Ticket) -> None:
+        """On the ticket that a message had joined by mistake, name the one that it has now."""
+        verdict = message.verdict
+        old = self.store.conversation((verdict and verdict.closest_conversation_id) or "")
+        if old is None or old.noun.ticket is None:
+            return  # it left before it was ever seen there
+        language = self.deployment.document.policy.agents_language
+        try:
+            self.deployment.helpdesk(old.noun.ticket.helpdesk).add_note(
+                old.noun.ticket.id,
+                notes.set_apart(message, new, ticket.id, language),
+                old.noun,
+                idempotency_key=f"{message.id}-left",
+            )
+        except RejectedError as error:  # an old ticket that takes no notes holds up no new one
+            self.report("unnoted", message=message.id, ticket=old.noun.ticket.id, why=str(error))
 
     def _with_opener(self, conversation: Conversation, message: Message) -> Conversation:
         """The conversation; where the helpdesk refused its first message, this one opens it."""
@@ -415,7 +452,10 @@ class Pipeline(Worker):
         return helpdesk.acknowledge()
 
     def _take(
-        self, helpdesk_name: str, item: Reply | TicketChange | Signal, received_at: datetime
+        self,
+        helpdesk_name: str,
+        item: Reply | TicketChange | Signal | Correction,
+        received_at: datetime,
     ) -> None:
         """Store an agent's reply, or a ticket's new state; show what an agent is doing."""
         ticket = Ticket(helpdesk=helpdesk_name, id=item.ticket_id)
@@ -427,6 +467,8 @@ class Pipeline(Worker):
             self.report("ticket.changed", conversation=conversation_id, state=item.state)
         elif isinstance(item, Signal):
             self._show_agent(conversation_id, item.kind)
+        elif isinstance(item, Correction):
+            self._as(Corrections).correct(helpdesk_name, conversation_id, item)
         else:
             self._store_reply(helpdesk_name, conversation_id, item, received_at)
 
@@ -583,6 +625,12 @@ def _for_helpdesk(stored: Stored) -> bool:
     if stored.message.direction is Direction.INBOUND:
         return stored.step is Step.RESOLVED
     return stored.untold is not None
+
+
+def _key(message: Message) -> str:
+    """Under which the helpdesk takes it once: once more after it left for another ticket."""
+    moved = message.verdict is not None and message.verdict.rule == "undone"
+    return f"{message.id}-{message.conversation_id}" if moved else message.id
 
 
 def _reference_to(message: Message, provider_id: str) -> Reference:

@@ -5,7 +5,7 @@ knows neither store nor web framework, and reads no clock: times come with the r
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar, Literal, Protocol
@@ -17,6 +17,7 @@ from chalicelib.schema import (
     Attachment,
     Channel,
     Conversation,
+    Correction,
     Kind,
     Message,
     Notice,
@@ -108,6 +109,8 @@ class Capabilities:
     receipts: bool = False
     #: Customers opt out by a word, and must not be written to after that.
     opt_out: bool = False
+    #: It shows a message's choices as buttons or links; elsewhere the text names a word to reply.
+    choices: bool = False
 
 
 class TokenCache(Protocol):
@@ -336,8 +339,13 @@ class Helpdesk(ABC):
         """Return if the helpdesk sent exactly this, lately. SignatureError, and nothing else."""
 
     @abstractmethod
-    def parse(self, request: WebhookRequest) -> Sequence[Reply | TicketChange | Signal]:
-        """Public replies, state changes, signals; [] for notes and our own words. PayloadError."""
+    def parse(
+        self, request: WebhookRequest
+    ) -> Sequence[Reply | TicketChange | Signal | Correction]:
+        """Public replies, state changes, signals, corrections; [] for notes and our own words.
+
+        PayloadError, and nothing else.
+        """
 
     def acknowledge(self) -> WebhookResponse:
         """What the helpdesk wants to hear."""
@@ -376,7 +384,7 @@ class Scorer(ABC):
     """Tells how alike questions are."""
 
     #: With the version of what `prepare` returns: another name means preparing again.
-    name: ClassVar[str]
+    name: str
 
     @abstractmethod
     def prepare(self, text: str) -> str:
@@ -400,11 +408,29 @@ class Opinion(BaseModel):
     reason: str
 
 
+class Adviser(ABC):
+    """Gives second opinions."""
+
+    #: Another name means asking again: it holds the model and the version of the question put.
+    name: str
+
+    @abstractmethod
+    def ask(self, text: str, earlier: str) -> Opinion:
+        """Whether a text asks the same as an earlier one.
+
+        RetryableError if it cannot tell now, RejectedError if it cannot tell about these two.
+        """
+
+
 class Table(Protocol):
     """Versioned documents by two keys: DynamoDB, or a fake in memory."""
 
     def get(self, pk: str, sk: str) -> "Item | None":
         """The item as it is now (strongly consistent), expired ones left out."""
+        ...
+
+    def get_all(self, keys: "Sequence[tuple[str, str]]") -> "list[Item]":
+        """Those of up to a hundred items that are there, in any order: one request."""
         ...
 
     def query(
@@ -419,6 +445,13 @@ class Table(Protocol):
 
     def thread(self, name: str, limit: int = 500) -> list[tuple[str, str]]:
         """Keys in the index of threads, in order. May lag."""
+        ...
+
+    def scan(self, *prefixes: str) -> "Iterator[list[Item]]":
+        """All items whose pk begins so, by pages, in no order; a page may be empty. May lag.
+
+        Reads the whole table: for commands that an operator runs, never for a message.
+        """
         ...
 
     def write(self, *writes: "Write") -> None:
@@ -443,6 +476,8 @@ class Item:
     index: Mapping[str, str] = field(default_factory=dict)
     #: Epoch seconds after which the item is gone.
     expires_at: int | None = None
+    #: Numbers that are only ever added to (`Write.add`), by name.
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -451,6 +486,8 @@ class Write:
 
     item: Item
     delete: bool = False
+    #: Add to the item's `counts` instead, whatever its version; made if it is not there.
+    add: Mapping[str, int] = field(default_factory=dict)
 
 
 class Queue(Protocol):
@@ -470,6 +507,10 @@ class Bucket(Protocol):
 
     def get(self, key: str) -> bytes:
         """Read. NotFoundError."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove; removing what is not there is harmless."""
         ...
 
     def link(self, key: str, name: str, seconds: int) -> str:

@@ -1,37 +1,35 @@
 """Is it the same question? How alike two texts are, what they agree in, what speaks against. Pure.
 
-`scores` compares a text with earlier ones: rarity-weighted words, character bigrams and a fuzzy
-ratio over normalised text, by fixed weights. `judge` adds what is known besides the text.
+Two texts are measured against each other: their meaning as a whole and word by word (`lexicon`),
+their rare words, letters, numbers. Two sets of weights, learnt from questions that were written for
+it (`make repeats-model`), make of that how likely it is the same matter, and how likely it is the
+same question. `judge` adds what is known besides the text.
 """
 
 import json
 import math
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
+from operator import mul
 from pathlib import Path
 
+from chalicelib.chatter import is_chatter, is_number
+from chalicelib.lexicon import COSINES, half_weighed, lexicon
 from chalicelib.ports import Comparison, Match, Scorer
 from chalicelib.schema import Question
-from chalicelib.text import fold, normalise, numbers, tokens
+from chalicelib.text import joined, normalise, numbers, tokens
 
-#: Above it a message belongs to the earlier question's ticket.
-JOIN_THRESHOLD = 0.30
-#: Above it, with no veto, it is the same question: nearly the same words.
+#: From here on a message belongs to the earlier question's ticket.
+JOIN_THRESHOLD = 0.5
+#: From here on, with no veto, it is the same question.
 ANSWER_THRESHOLD = 0.85
 
-#: A word used once in this many words weighs a half.
-_HALF_WEIGHT = 3e-4
-_PARTS = {"words": 0.5, "bigrams": 0.2, "fuzzy": 0.3}
-
-
-@cache
-def _rarity() -> dict[str, float]:
-    """{word or character: weight from 0 to 1}; what is not in it is rare and weighs one."""
-    table = json.loads(Path(__file__).with_name("rarity.json").read_text(encoding="utf-8"))
-    return {w: _HALF_WEIGHT / (_HALF_WEIGHT + 10 ** (z / 100 - 9)) for w, z in table.items()}
+#: More words than these are not compared: a question has said by then what it asks.
+_WORDS = 64
+#: A number of so many characters is an order, a tracking or a phone number.
+_ID_CHARACTERS = 5
 
 
 @dataclass(frozen=True)
@@ -39,63 +37,204 @@ class Prepared:
     """A text, ready to be compared."""
 
     normalised: str
-    weights: dict[str, float]
-    norm: float
-    bigrams: Counter[str]
+    said: tuple[str, ...]
+    #: Each word once, with its norm and its code.
+    words: tuple[str, ...]
+    norms: tuple[float, ...]
+    codes: tuple[int, ...]
+    #: Length of the sum of the words' vectors, and of their norms.
+    length: float
+    total: float
+    rarities: dict[str, float]
+    bigrams: frozenset[str]
+    numbers: frozenset[str]
+    #: What it says of negation and of the steps of a matter.
+    negations: int
+    steps: frozenset[str]
+    chinese: float
 
 
+@lru_cache(maxsize=1024)
 def prepare(text: str) -> Prepared:
-    """What comparing needs of a text, computed once."""
-    normalised = normalise(text)
-    rarity = _rarity()
-    counts = Counter(tokens(normalised))
-    weights = {t: rarity.get(t, 1.0) * math.sqrt(n) for t, n in counts.items()}
+    """What comparing needs of a text, computed once; nothing of what asks nothing."""
+    if is_chatter(text) or is_number(text):
+        return _prepared((), frozenset())
+    return _prepared(lexicon().words(normalise(text))[:_WORDS], numbers(text))
+
+
+def _prepared(
+    said: Sequence[str], numbers_: frozenset[str], length: float | None = None
+) -> Prepared:
+    table = lexicon()
+    normalised = joined(said)
+    words = tuple(dict.fromkeys(said))
+    known = [table.norm_and_code(w) for w in words]
+    norms = tuple(n * math.sqrt(said.count(w)) for w, (n, _) in zip(words, known, strict=True))
+    codes = tuple(code for _, code in known)
     dense = normalised.replace(" ", "")
     return Prepared(
         normalised=normalised,
-        weights=weights,
-        norm=math.sqrt(sum(w * w for w in weights.values())),
-        bigrams=Counter(dense[i : i + 2] for i in range(len(dense) - 1)),
+        said=tuple(said),
+        words=words,
+        norms=norms,
+        codes=codes,
+        length=length or _length(norms, codes),
+        total=sum(norms) or 1.0,
+        rarities={w: table.rarity(w) for w in words},
+        bigrams=frozenset(dense[i : i + 2] for i in range(len(dense) - 1)),
+        numbers=numbers_,
+        negations=len(_NEGATIONS.findall(normalised)),
+        steps=_steps(normalised),
+        chinese=sum(c > "\u3400" for c in dense) / max(1, len(dense)),
     )
 
 
+def stored(prepared: Prepared) -> str:
+    """A preparation as text, to be kept with its question."""
+    numbers_ = " ".join(sorted(prepared.numbers))
+    return f"{prepared.length:.4f}\n{numbers_}\n{' '.join(prepared.said)}"
+
+
+def restored(text: str) -> Prepared:
+    """The preparation that `stored` wrote. ValueError."""
+    length, numbers_, said = text.split("\n")
+    return _prepared(said.split(), frozenset(numbers_.split()), float(length))
+
+
+def _length(norms: Sequence[float], codes: Sequence[int]) -> float:
+    return math.sqrt(max(1e-9, _product(norms, _cosines(codes, codes), norms)))
+
+
+def rarest(text: str, count: int) -> list[str]:
+    """The rarest words and characters of a text, rarest first, each once."""
+    rarity = _rarity()
+    found = set(tokens(normalise(text)))
+    return sorted(found, key=lambda token: (-rarity.get(token, 1.0), token))[:count]
+
+
+@cache
+def _rarity() -> dict[str, float]:
+    """{word or character: weight from 0 to 1}; what is not in it is rare and weighs one."""
+    table = json.loads(Path(__file__).with_name("rarity.json").read_text(encoding="utf-8"))
+    return {w: half_weighed(10 ** (z / 100 - 9)) for w, z in table.items()}
+
+
 def scores(new: str, earlier: Sequence[str]) -> list[float]:
-    """How alike each earlier text is to the new one, 0 to 1."""
-    prepared = prepare(new)
-    return [similarity(prepared, prepare(text)) for text in earlier]
+    """How alike each earlier text is to the new one, 0 to 1, vetoes included."""
+    ours = prepare(new)
+    return [_capped(similarity(ours, theirs), stops(ours, theirs))
+            for theirs in map(prepare, earlier)]  # fmt: skip
+
+
+def _capped(score: float, stop: str | None) -> float:
+    return min(score, ANSWER_THRESHOLD - 0.01) if stop else score
 
 
 def similarity(a: Prepared, b: Prepared) -> float:
-    """0 to 1; 1 for texts that are equal once normalised."""
-    if not a.weights or not b.weights:
+    """0 to 1, vetoes left out; 1 for texts that are equal once normalised."""
+    if not a.words or not b.words:
         return 0.0
     if a.normalised == b.normalised:
         return 1.0
-    parts = {"words": _cosine(a, b), "bigrams": _dice(a, b), "fuzzy": _fuzzy(a, b)}
-    return sum(_PARTS[name] * value for name, value in parts.items())
+    measured = measure(a, b)
+    model = lexicon().model
+    matter, same = _logit(model["matter"], measured), _logit(model["same"], measured)
+    if matter < 0:
+        return JOIN_THRESHOLD * 2 * _logistic(matter)
+    if same < 0:
+        return JOIN_THRESHOLD + (ANSWER_THRESHOLD - JOIN_THRESHOLD) * (2 * _logistic(matter) - 1)
+    return ANSWER_THRESHOLD + (0.999 - ANSWER_THRESHOLD) * (2 * _logistic(same) - 1)
 
 
-def _cosine(a: Prepared, b: Prepared) -> float:
-    shared = a.weights.keys() & b.weights.keys()
-    return sum(a.weights[t] * b.weights[t] for t in shared) / (a.norm * b.norm)
+def _logit(weights: list[float], measured: Sequence[float]) -> float:
+    """Weights, the last of which stands alone; 0 is the threshold."""
+    return sum(map(mul, weights, measured), weights[-1])
 
 
-def _dice(a: Prepared, b: Prepared) -> float:
-    total = a.bigrams.total() + b.bigrams.total()
-    return 2 * (a.bigrams & b.bigrams).total() / total if total else 0.0
+def _logistic(x: float) -> float:
+    return 1 / (1 + math.exp(-max(-30.0, min(30.0, x))))
 
 
-def _fuzzy(a: Prepared, b: Prepared) -> float:
-    from rapidfuzz.fuzz import ratio, token_set_ratio
+# Measures
 
-    return (ratio(a.normalised, b.normalised) + token_set_ratio(a.normalised, b.normalised)) / 200
+#: What `measure` returns, in this order.
+MEASURES = (
+    *("meaning", "words_least", "words_mean", "rare", "rare_within", "letters", "letters_within"),
+    *("ids", "numbers", "numbers_differ", "shorter", "longer", "languages", "chinese"),
+    *("unmatched_least", "unmatched_most", "negation", "steps"),
+)
+
+
+def measure(a: Prepared, b: Prepared) -> list[float]:
+    """How two texts compare, in numbers from about 0 to 1."""
+    cosines = _cosines(a.codes, b.codes)
+    ours, theirs = [max(row) for row in cosines], list(map(max, zip(*cosines, strict=True)))
+    least, most = sorted(
+        (sum(map(mul, ours, a.norms)) / a.total, sum(map(mul, theirs, b.norms)) / b.total)
+    )
+    left = sorted((_heaviest(ours, a.norms), _heaviest(theirs, b.norms)))
+    rare, rare_within = _rare(a, b)
+    letters, letters_within = _letters(a, b)
+    shared = a.numbers & b.numbers
+    lengths = sorted((math.log1p(a.total), math.log1p(b.total)))
+    return [
+        _product(a.norms, cosines, b.norms) / (a.length * b.length),
+        least,
+        (least + most) / 2,
+        rare,
+        rare_within,
+        letters,
+        letters_within,
+        float(any(len(n) >= _ID_CHARACTERS for n in shared)),
+        float(bool(shared)),
+        float(bool(a.numbers and b.numbers and a.numbers != b.numbers)) + float(
+            bool(a.numbers and b.numbers and not shared)),
+        *lengths,
+        abs(a.chinese - b.chinese),
+        (a.chinese + b.chinese) / 2,
+        *left,
+        float(a.negations % 2 != b.negations % 2),
+        float(a.steps != b.steps),
+    ]  # fmt: skip
+
+
+def _cosines(ours: Sequence[int], theirs: Sequence[int]) -> list[list[float]]:
+    """Of each of our words with each of theirs."""
+    table = COSINES
+    return [[table[(one ^ other).bit_count()] for other in theirs] for one in ours]
+
+
+def _product(
+    ours: Sequence[float], cosines: Sequence[Sequence[float]], theirs: Sequence[float]
+) -> float:
+    """Of the sums of both sides' vectors."""
+    return math.fsum(n * sum(map(mul, row, theirs)) for n, row in zip(ours, cosines, strict=True))
+
+
+def _heaviest(best: Sequence[float], norms: Sequence[float]) -> float:
+    """How much the word weighs that has the least like it on the other side."""
+    return max((n * (1 - c) for n, c in zip(norms, best, strict=True)), default=0.0)
+
+
+def _rare(a: Prepared, b: Prepared) -> tuple[float, float]:
+    """How much the words both have weigh: of both sides, and of the shorter one."""
+    both = sum(a.rarities[w] ** 2 for w in a.rarities.keys() & b.rarities.keys())
+    one, other = (sum(r * r for r in p.rarities.values()) or 1.0 for p in (a, b))
+    return both / math.sqrt(one * other), both / min(one, other)
+
+
+def _letters(a: Prepared, b: Prepared) -> tuple[float, float]:
+    """The share of pairs of letters that both have: of both sides, and of the shorter one."""
+    both = len(a.bigrams & b.bigrams)
+    sizes = sorted((max(1, len(a.bigrams)), max(1, len(b.bigrams))))
+    return 2 * both / sum(sizes), both / sizes[0]
 
 
 # Vetoes: alike enough, and still not the same question. They stop the answer, not the joining.
 
 _NEGATIONS = re.compile(
     r"\b(?:not|no|never|without|can't|don't|doesn't|didn't|isn't|wasn't|won't|haven't|unable)\b"
-    r"|不|没|沒|无|未|别"
+    r"|不|没|无|未|别"
 )
 _OPPOSITES = (
     ("cancel", "confirm"), ("open", "close"), ("enable", "disable"), ("increase", "decrease"),
@@ -108,26 +247,45 @@ _STEPS = {
     "cancel": ("cancel", "取消", "撤销", "不要了"),
     "return": ("return", "refund", "send back", "退货", "退款", "退回"),
     "change": ("change", "modify", "update", "switch", "改", "换", "变更"),
-    "status": (
+    "status": (  # as `normalise` writes them: 那 for 哪
         *("where is", "where's", "status", "when will", "track"),
-        *("到哪", "进度", "什么时候", "何时"),
+        *("到那", "进度", "什么时候", "何时"),
     ),
 }  # fmt: skip
 
 
 def veto(new: str, earlier: str) -> str | None:
     """Why two texts that are alike do not ask the same, in an agent's words; None if nothing."""
-    ours, theirs = numbers(new), numbers(earlier)
-    if ours != theirs and (ours and theirs):
+    return stops(prepare(new), prepare(earlier))
+
+
+def stops(a: Prepared, b: Prepared) -> str | None:
+    """The same of two that are prepared."""
+    if a.numbers and b.numbers and a.numbers != b.numbers:
         return "another number or date"
-    a, b = fold(new), fold(earlier)
-    if len(_NEGATIONS.findall(a)) % 2 != len(_NEGATIONS.findall(b)) % 2:
+    if a.negations % 2 != b.negations % 2:
         return "a negation on one side"
     for one, other in _OPPOSITES:
-        if (_only(a, b, one) and _only(b, a, other)) or (_only(a, b, other) and _only(b, a, one)):
+        x, y = a.normalised, b.normalised
+        if (_only(x, y, one) and _only(y, x, other)) or (_only(x, y, other) and _only(y, x, one)):
             return f"opposites: {one} / {other}"
-    if _steps(a) != _steps(b):
+    if a.steps != b.steps:
         return "another step of the same matter"
+    return _another_thing(a, b)
+
+
+def _another_thing(a: Prepared, b: Prepared) -> str | None:
+    """Two Chinese words of one kind, as 红茶 and 绿茶, 男装 and 女装: the last character is that."""
+    ours, theirs = ([w for w in p.words if len(w) > 1 and w[0] > "\u3400"] for p in (a, b))
+    for one in ours:
+        for other in theirs:
+            alike = one[-1] == other[-1] and one[0] != other[0] and len(one) == len(other)
+            if (
+                alike
+                and _only(a.normalised, b.normalised, one)
+                and _only(b.normalised, a.normalised, other)
+            ):
+                return f"another thing: {one} / {other}"
     return None
 
 
@@ -139,28 +297,54 @@ def _steps(text: str) -> frozenset[str]:
     return frozenset(s for s, words in _STEPS.items() if any(w in text for w in words))
 
 
+# What agrees, for agents
+
+#: Words of like meaning are named from this cosine on; common words and more than so many are not.
+_ALIKE, _TELLING, _NAMED = 0.55, 0.4, 5
+
+
+def agreed(a: Prepared, b: Prepared) -> tuple[str, ...]:
+    """What both say, the weightiest first: numbers, words, and words of like meaning."""
+    found = [(2.0, f"number {n}") for n in sorted(a.numbers & b.numbers)]
+    cosines = _cosines(a.codes, b.codes)
+    for word, norm, row in zip(a.words, a.norms, cosines, strict=True):
+        cosine, at = max((c, n) for n, c in enumerate(row)) if row else (0.0, 0)
+        telling = a.rarities[word] >= _TELLING and not word[0].isdigit()
+        if telling and cosine >= _ALIKE:
+            theirs = b.words[at]
+            found.append((norm * cosine, word if word == theirs else f"{word} / {theirs}"))
+    return tuple(what for _, what in sorted(found, reverse=True)[:_NAMED])
+
+
 # The shipped scorer
 
 
 class Shipped(Scorer):
-    """Needs no network; its preparation is the normalised text."""
+    """Needs no network; its preparation is the text's words, its numbers, and its length."""
 
-    name = "shipped-1"
+    name = "shipped-2"
 
     def prepare(self, text: str) -> str:
-        return normalise(text)
+        return stored(prepare(text))
 
     def compare(self, text: str, questions: Sequence[Question]) -> Comparison:
-        found = scores(text, [q.text for q in questions])
+        ours = prepare(text)
         return Comparison(
-            matches=[
-                Match(score=score, veto=veto(text, q.text))
-                for score, q in zip(found, questions, strict=True)
-            ],
+            matches=[self._match(ours, self._of(q)) for q in questions],
             scorer=self.name,
             join_threshold=JOIN_THRESHOLD,
             answer_threshold=ANSWER_THRESHOLD,
         )
+
+    def _of(self, question: Question) -> Prepared:
+        kept = question.prepared.get(self.name)
+        return restored(kept) if kept else prepare(question.text)
+
+    def _match(self, ours: Prepared, theirs: Prepared) -> Match:
+        score = similarity(ours, theirs)
+        if score < JOIN_THRESHOLD / 2:
+            return Match(score=score)
+        return Match(score=score, agreed=agreed(ours, theirs), veto=stops(ours, theirs))
 
 
 SHIPPED = Shipped()

@@ -9,17 +9,20 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from chalicelib import conversations, identity, ledgers
+from chalicelib import codes, conversations, identity, ledgers, saying
+from chalicelib.codes import Codes
+from chalicelib.comparing import Comparing
 from chalicelib.contacts import Contacts
-from chalicelib.errors import ConflictError, RetryableError
-from chalicelib.items import Held, History, Home, Step, Stored
+from chalicelib.errors import ConfigurationError, ConflictError, RetryableError
+from chalicelib.faq import Found
+from chalicelib.items import Challenge, Held, History, Home, Recognised, Step, Stored
 from chalicelib.judge import Known, is_question, judge
 from chalicelib.ledgers import OptOut
 from chalicelib.policy import Mode, language_of
+from chalicelib.saying import Saying
 from chalicelib.schema import (
     AddressLink,
     Consent,
-    Contact,
     Conversation,
     Level,
     Message,
@@ -29,6 +32,7 @@ from chalicelib.schema import (
 from chalicelib.worker import Worker
 
 _TRIES = 8
+_RECOGNISED = {Outcome.REPEAT, Outcome.RELATED}
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class Resolver(Worker):
         """Decide about a message, and commit. Safe to repeat.
 
         With `respond_until`, whatever AskOnce says goes out in the HTTP response; past that time
-        nothing is done, and the stream does it. None if the message is gone or time ran out.
+        nothing is done, and the stream does it. None if the message is gone, if time ran out, or
+        if it takes the stream's time to tell.
         """
         for _ in range(_TRIES):
             held = held or self.store.message(stored_id)
@@ -61,27 +66,36 @@ class Resolver(Worker):
         message = held.noun.message
         if self._too_late(respond_until):
             return None
-        link = Contacts(self.store, self.clock).of(message).noun
+        own = self._contacts.of(message)
+        tried = self._codes.expected(message)
+        if tried and codes.is_right(tried.noun, message):
+            return self._codes.redeem(held, own, tried, self._ledgers(message))
+        link = own.noun
         history = self.store.history(link.contact_id)
         thread = self.store.conversation_of_reference(message.inbox, message.references)
         if self._too_late(respond_until):
             return None
-        scorer = self.deployment.scorer
+        comparing = self._comparing(message, link, at_once=respond_until is not None)
         verdict = judge(
             message,
             [c.noun for c in history.conversations],
             Known(sender=link.address, thread=thread, now=self.clock()),
             policy=self.deployment.document.policy,
-            compare=scorer.compare,
+            compare=comparing.compare,
+            second_opinion=comparing.second_opinion,
         )
-        conversation = self._begun_or_joined(message, verdict, history, link)
-        ledgers_ = self._ledgers(message)
-        if conversation and verdict.outcome is Outcome.REPEAT:
-            verdict = self._say(message, verdict, conversation.noun, link, history.contact.noun)
-            if verdict.said:
-                in_response = respond_until is not None and self._fits(message, verdict.said)
-                verdict = verdict.model_copy(update={"said_in_response": in_response})
-                conversation = conversation.change(last_said_at=self.clock())
+        if tried and verdict.outcome is Outcome.NEW:
+            verdict = Verdict(outcome=Outcome.IGNORED, rule="code", reason="it is a wrong code")
+        conversation = self._begun_or_joined(message, verdict, history, link, comparing)
+        ledgers_ = self._ledgers(message) + self._of_contacts(message, own, tried)
+        if conversation:
+            on = self._saying(message, conversation.noun, link, verdict)
+            verdict = self._said(verdict, on, in_response=respond_until is not None)
+            conversation = _told(conversation, verdict, on)
+        if comparing.leaves(verdict):
+            self.store.commit(held.change(claimed_until=None))
+            self.report("left", message=message.id)
+            return None
         decided = message.model_copy(
             update={
                 "contact_id": link.contact_id,
@@ -92,6 +106,29 @@ class Resolver(Worker):
         if self._too_late(respond_until):
             return None
         return self._commit(held, decided, conversation, history, ledgers_)
+
+    @property
+    def _contacts(self) -> Contacts:
+        return Contacts(self.store, self.clock, self.deployment.document.policy.contacts)
+
+    @property
+    def _codes(self) -> Codes:
+        return Codes(self.store, self.deployment, self.clock, self.report)
+
+    def _of_contacts(
+        self, message: Message, own: Held[AddressLink], tried: Held[Challenge] | None
+    ) -> list[Held[Any]]:
+        """What the message changes about its sender: proven once more, a try missed, a code sent.
+
+        Of a sender who is not proven, nothing.
+        """
+        if identity.sender(message)[1] is not Level.VERIFIED:
+            return []
+        link = replace(own, noun=identity.renewed(own.noun, message.received_at))
+        puts: list[Held[Any]] = [self._codes.missed(tried)] if tried else []
+        if offered := [] if tried else self._codes.offered(message, link):
+            link = link.change(offered_at=self.clock())
+        return [*puts, *offered, *([link] if link.noun is not own.noun else [])]
 
     def _ledgers(self, message: Message) -> list[Held[Any]]:
         """What the message changes about sending to its address: windows, opting out or in."""
@@ -128,17 +165,78 @@ class Resolver(Worker):
             puts.append(Held(Stored(message=confirmation)))
         return puts
 
+    def _said(self, verdict: Verdict, on: Saying, *, in_response: bool) -> Verdict:
+        """The verdict with what is said at once, and whether the response carries it."""
+        verdict = saying.at_once(verdict, on)
+        if not verdict.said:
+            return verdict
+        in_response = in_response and self._fits(on.message, verdict.said)
+        return verdict.model_copy(update={"said_in_response": in_response})
+
     def _fits(self, message: Message, said: str) -> bool:
         """Whether the response to the message's own webhook may carry so much."""
         kind = self.deployment.kind(message.inbox)
-        limit = kind.capabilities.answers_within_bytes if kind else None
-        return limit is None or len(said.encode("utf-8", "surrogatepass")) <= limit
+        return saying.fits(said, kind.capabilities.answers_within_bytes if kind else None)
+
+    def _saying(
+        self, message: Message, conversation: Conversation, link: AddressLink, verdict: Verdict
+    ) -> Saying:
+        document, kind = self.deployment.document, self.deployment.kind(message.inbox)
+        return Saying(
+            message=message,
+            conversation=conversation,
+            link=link,
+            asker=self._asker(conversation, verdict),
+            policy=document.policy,
+            wording=document.wording,
+            now=self.clock(),
+            choices=kind is not None and kind.capabilities.choices,
+            entry=self._entry(message, conversation, verdict),
+        )
+
+    def _entry(
+        self, message: Message, conversation: Conversation, verdict: Verdict
+    ) -> Found | None:
+        """The FAQ's entry that answers a first question; None, too, where nobody can tell now."""
+        off = self.deployment.document.policy.repeats_of(conversation.category).mode is Mode.OFF
+        if verdict.outcome is not Outcome.NEW or off:
+            return None
+        if not is_question(message):
+            return None
+        try:
+            found = self.deployment.faq.find(message.words, self.deployment.local_scorer)
+        except (ConfigurationError, RetryableError) as error:
+            self.report("faq.unread", message=message.id, why=type(error).__name__)
+            return None
+        return found if found and found.same else None
+
+    def _asker(self, conversation: Conversation, verdict: Verdict) -> AddressLink | None:
+        """Whose address asked the closest earlier question, as of now."""
+        closest = verdict.closest_message_id
+        asked = [q.asked_by for q in conversation.questions if q.message_id == closest]
+        held = self.store.link(asked[0]) if asked else None
+        return held.noun if held else None
+
+    def _comparing(self, message: Message, link: AddressLink, *, at_once: bool) -> Comparing:
+        return Comparing(
+            store=self.store,
+            deployment=self.deployment,
+            report=self.report,
+            message_id=message.id,
+            contact_id=link.contact_id,
+            at_once=at_once,
+        )
 
     def _too_late(self, until: datetime | None) -> bool:
         return until is not None and self.clock() > until
 
     def _begun_or_joined(
-        self, message: Message, verdict: Verdict, history: History, link: AddressLink
+        self,
+        message: Message,
+        verdict: Verdict,
+        history: History,
+        link: AddressLink,
+        comparing: Comparing,
     ) -> Held[Conversation] | None:
         """The conversation with this message in it, new or joined; None for an event.
 
@@ -148,65 +246,17 @@ class Resolver(Worker):
             return _latest_at(message.address, history)
         if verdict.outcome is Outcome.IGNORED:
             return None
-        prepared = self._prepared(message)
+        prepared = comparing.prepared(message.words) if is_question(message) else {}
         if verdict.outcome is Outcome.NEW:
             policy = self.deployment.document.policy
             return Held(conversations.begin(message, link, policy, prepared))
         joined = verdict.closest_conversation_id
         found = next(c for c in history.conversations if c.noun.id == joined)
         changed = conversations.join(found.noun, message, link, verdict.outcome, prepared)
+        if verdict.rule == "unhelpful":
+            policy, now = self.deployment.document.policy, self.clock()
+            changed = conversations.unhelpful(changed, message, verdict, policy, now)
         return replace(found, noun=changed)
-
-    def _prepared(self, message: Message) -> dict[str, str]:
-        """What the scorer keeps with a question; nothing of what is none."""
-        scorer = self.deployment.scorer
-        return {scorer.name: scorer.prepare(message.words)} if is_question(message) else {}
-
-    def _say(
-        self,
-        message: Message,
-        verdict: Verdict,
-        conversation: Conversation,
-        link: AddressLink,
-        contact: Contact,
-    ) -> Verdict:
-        """The verdict, with what the customer hears at once, or what the agent gets proposed."""
-        question = next(
-            q for q in conversation.questions if q.message_id == verdict.closest_message_id
-        )
-        answer = question.answer
-        if verdict.mode == Mode.SUGGEST:
-            return verdict.model_copy(update={"proposed": answer.text if answer else None})
-        may = identity.may_disclose(question, link, contact)
-        if why := self._why_silent(message, conversation, link, may_disclose=may):
-            return verdict.model_copy(update={"kept_silent": why})
-        wording, language = self.deployment.document.wording, language_of([message.words])
-        if answer:
-            kind, said = "answered", wording.answered(conversation, answer, language)
-        else:
-            kind, said = "in_progress", wording.in_progress(conversation, language)
-        if not said:
-            return verdict.model_copy(update={"kept_silent": "the wording is empty"})
-        return verdict.model_copy(update={"said": said, "said_kind": kind})
-
-    def _why_silent(
-        self,
-        message: Message,
-        conversation: Conversation,
-        link: AddressLink,
-        *,
-        may_disclose: bool,
-    ) -> str | None:
-        """Why a repeat is not answered, in an agent's words; None if it may be."""
-        if link.level is not Level.VERIFIED:
-            return "the sender is not proven: an answer would reach the address's owner"
-        if not may_disclose:
-            return "who asked first is not proven to be the same person"
-        if message.automatic:
-            return "a machine sent it"
-        if self.deployment.document.policy.spoke_lately(conversation, self.clock()):
-            return "AskOnce spoke in this conversation a moment ago"
-        return None
 
     def _commit(
         self,
@@ -225,18 +275,34 @@ class Resolver(Worker):
             puts.append(conversation)
         if conversation and begins:
             puts.append(Held(Home.of(conversation.noun)))
-        contact = Contacts(self.store, self.clock).suggest(history, message)
-        if begins or contact != history.contact.noun:
-            # The contact's version serialises new questions: of two at once, one sees the other.
+        contact = self._contacts.suggest(history, message)
+        said = message.verdict is not None and message.verdict.said is not None
+        if begins or said or contact != history.contact.noun:
+            # The contact's version serialises new questions: of two at once, one sees the other;
+            # and nobody hears anything who was taken away from the contact meanwhile.
             puts.append(Held(contact, history.contact.version))
         verdict = message.verdict
         if verdict and verdict.said:
             step = Step.DONE if verdict.said_in_response else Step.ACCEPTED
-            spoken = conversations.said(message, verdict.said)
+            spoken = conversations.said(message, verdict.said, verdict.offered)
             puts.append(Held(Stored(message=spoken, step=step)))
+        puts += self._recognised(message, conversation, history)
         self.store.commit(*puts)
         self._report(message)
         return replace(resolved, version=held.version + 1)
+
+    def _recognised(
+        self, message: Message, joined: Held[Conversation] | None, history: History
+    ) -> list[Held[Any]]:
+        """A line in the day's list, if it asks again, or would in observe mode."""
+        verdict = message.verdict
+        if not verdict or not {verdict.outcome, verdict.would_be} & _RECOGNISED:
+            return []
+        closest = verdict.closest_conversation_id
+        found = (c.noun for c in (joined, *history.conversations) if c and c.noun.id == closest)
+        reference = next((c.reference for c in found), "")
+        at = self.clock()
+        return [Held(Recognised(message_id=message.id, reference=reference, at=at))]
 
     def _report(self, message: Message) -> None:
         verdict = message.verdict or Verdict(outcome=Outcome.IGNORED, rule="", reason="")
@@ -249,6 +315,14 @@ class Resolver(Worker):
             said=verdict.said_kind,
             conversation=message.conversation_id,
         )
+
+
+def _told(conversation: Held[Conversation], verdict: Verdict, on: Saying) -> Held[Conversation]:
+    """The conversation, once AskOnce has said something in it."""
+    if not verdict.said:
+        return conversation
+    told = saying.told(verdict, on) or conversation.noun.told
+    return conversation.change(last_said_at=on.now, told=told)
 
 
 def _latest_at(address: str, history: History) -> Held[Conversation] | None:

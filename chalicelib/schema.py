@@ -201,6 +201,15 @@ class Consent(Noun):
     """The provider has told the customer so by itself: we must not do so again."""
 
 
+class Choice(Noun):
+    """What the customer may choose below a message: a button, or a link, where the channel can."""
+
+    label: str
+    """What stands on it."""
+    value: str
+    """What the customer says by choosing it."""
+
+
 class Part(Noun):
     """Which piece of a longer message this is: the provider delivers it in several webhooks."""
 
@@ -228,8 +237,8 @@ class Verdict(Noun):
     outcome: Outcome
     """`new`, `follow_up`, `related`, `repeat`; `ignored` for events that open no ticket."""
     rule: str
-    """Which rule decided: `thread`, `nature`, `unhelpful`, `score`, `time`, `none`, `event`;
-    `undone` after somebody said that it was not the same question."""
+    """Which rule decided: `thread`, `nature`, `unhelpful`, `score`, `time`, `none`, `event`,
+    `code`; `undone` after somebody said that it was not the same question."""
     reason: str
     """The same in words that an agent reads."""
     score: float | None = None
@@ -256,10 +265,18 @@ class Verdict(Noun):
     """Which template that was."""
     said_in_response: bool = False
     """It went out in the answer to the customer's own webhook; else as a message of its own."""
+    told_at: Moment | None = None
+    """By rule `unhelpful`: when AskOnce had given the answer that did not help."""
+    offered: tuple[Choice, ...] = ()
+    """What the customer could choose below it."""
     kept_silent: str | None = None
-    """Why AskOnce said nothing to a repeat, in words that an agent reads."""
+    """Why AskOnce said nothing to what it could answer, in words that an agent reads."""
     proposed: str | None = None
-    """In `suggest` mode: the earlier answer, for the agent to send."""
+    """In `suggest` mode: the earlier answer, or the FAQ's, for the agent to send."""
+    faq_id: str | None = None
+    """The entry of the FAQ that answers a first question, whether that was told or not."""
+    faq_score: float | None = None
+    """How alike the closest wording of that entry is, 0 to 1."""
 
 
 class Message(Noun):
@@ -305,6 +322,8 @@ class Message(Noun):
     """Of kind `event`."""
     consent: Consent | None = None
     """What the customer decided about being written to; null in nearly every message."""
+    choices: tuple[Choice, ...] = ()
+    """Outbound: what the customer may choose below it, and say by that."""
     part: Part | None = None
     """Set while it is one piece of a longer message, waiting for the others."""
     references: tuple[str, ...] = ()
@@ -407,6 +426,19 @@ class Doubt(Noun):
     """When."""
 
 
+class Told(Noun):
+    """An answer that AskOnce gave by itself, while no agent has answered since."""
+
+    at: Moment
+    """When."""
+    address: Address
+    """To whom: the address under which the customer is known."""
+    message_id: str
+    """The message that asked the question whose answer it was."""
+    word: str = ""
+    """What the customer was offered to say if it did not help."""
+
+
 class Question(Noun):
     """Something asked in a conversation, and what was answered to it."""
 
@@ -427,6 +459,14 @@ class Question(Noun):
     doubts: tuple[Doubt, ...] = ()
     """What it was mistaken for, and whether its answer failed to help."""
 
+    @property
+    def unhelpful(self) -> bool:
+        """Whether its answer did not help when it was given again, and there is no newer one."""
+        answer = self.answer
+        return any(
+            d.kind == "unhelpful" and (answer is None or answer.at <= d.at) for d in self.doubts
+        )
+
 
 class Conversation(Noun):
     """Our thread on one matter with one contact, across channels."""
@@ -445,6 +485,9 @@ class Conversation(Noun):
     """The message that began it: the ticket is opened with it."""
     questions: tuple[Question, ...] = ()
     """What was asked in it, oldest first."""
+    parted_at: Moment | None = None
+    """When somebody who had asked in it turned out to be another person: what agents wrote before
+    may be meant for them."""
     language: Literal["zh", "en"] = "en"
     """The language of the first question."""
     category: str = "question"
@@ -461,6 +504,8 @@ class Conversation(Noun):
     """When either side last said something."""
     last_said_at: Moment | None = None
     """When AskOnce last told the customer something by itself."""
+    told: Told | None = None
+    """The answer that AskOnce gave last; null once an agent has answered, or it did not help."""
     first_reply_due_at: Moment | None = None
     """Until when an agent should have answered; null once one has."""
     ticket: Ticket | None = None
@@ -493,6 +538,10 @@ class AddressLink(Noun):
     """How sure."""
     source: str
     """What says so."""
+    verified_at: Moment | None = None
+    """When it was last proven; null where it never was."""
+    offered_at: Moment | None = None
+    """When AskOnce last offered by itself to link it by a one-time code, at either end."""
     history: tuple[LinkEvent, ...] = ()
     """Every link before and including this one, oldest first."""
 
@@ -534,6 +583,23 @@ class TicketChange(Noun):
     """The helpdesk's own id of the change."""
     state: Literal["open", "closed"]
     """What it is now."""
+    at: Moment
+    """When."""
+
+
+class Correction(Noun):
+    """An agent says that a message was joined to a ticket that it does not belong to."""
+
+    ticket_id: str
+    """The helpdesk's own id of the ticket."""
+    external_id: str = Field(max_length=1024)
+    """The helpdesk's own id of the correction."""
+    kind: Literal["not_a_repeat"] = "not_a_repeat"
+    """What is wrong: it is not the same question."""
+    message_id: str | None = None
+    """Our id of the message; null means the one that joined the ticket last."""
+    by: str = ""
+    """The agent's name."""
     at: Moment
     """When."""
 

@@ -12,16 +12,20 @@ import json
 import os
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
+from chalicelib import faq, scorers
 from chalicelib.errors import ConfigurationError, NotFoundError
+from chalicelib.faq import Faq, FaqFile
 from chalicelib.policy import Policy, Wording
 from chalicelib.ports import (
+    Adviser,
     Connector,
     Helpdesk,
     InboxContext,
@@ -31,6 +35,7 @@ from chalicelib.ports import (
 )
 from chalicelib.repeats import SHIPPED
 from chalicelib.schema import Channel
+from chalicelib.scorers import ScorerSettings, SecondOpinionSettings
 
 SECRETS_MAX_AGE_SECONDS = 300
 CONFIG_ENVIRONMENT = "ASKONCE_CONFIG"
@@ -51,6 +56,13 @@ class _Plugin(BaseModel):
     when_closed: Literal["hold", "other_channel"] = "hold"
 
 
+class ContactsApi(PluginSettings):
+    """[contacts_api]: your own system says over HTTP which addresses are whose."""
+
+    #: Of Standard Webhooks: whsec_ and base64. All of them are valid; references, like any secret.
+    secrets: Annotated[tuple[SecretStr, ...], Field(min_length=1)]
+
+
 class Document(BaseModel):
     """askonce.toml as a whole."""
 
@@ -60,6 +72,11 @@ class Document(BaseModel):
     helpdesk: str
     inboxes: dict[_Name, dict[str, Any]] = {}
     helpdesks: dict[_Name, dict[str, Any]] = {}
+    #: Its secrets are looked at when it is used; without it, there is no such API.
+    contacts_api: dict[str, Any] | None = None
+    faq: FaqFile | None = None
+    scorer: ScorerSettings = ScorerSettings()
+    second_opinion: SecondOpinionSettings | None = None
     policy: Policy = Policy()
     wording: Wording = Wording()
 
@@ -79,10 +96,22 @@ def read(path: Path) -> Document:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path.name}: is not valid TOML: {error}") from None
     try:
-        return Document.model_validate(document)
+        return _with_whole_paths(Document.model_validate(document), path.resolve().parent)
     except ValidationError as error:
         lines = [f"{path.name}: {_place(e)} {_what(e)}" for e in error.errors()]
         raise ConfigurationError("\n".join(lines)) from None
+
+
+def _with_whole_paths(document: Document, folder: Path) -> Document:
+    """Other files are named relative to this one, wherever it is read from."""
+    if document.faq is None:
+        return document
+    whole = FaqFile(file=str(folder / document.faq.file))
+    return document.model_copy(update={"faq": whole})
+
+
+def _read_thoroughly(file: str) -> Faq:
+    return faq.read(Path(file), thoroughly=True)
 
 
 def _place(error: Any) -> str:
@@ -144,6 +173,15 @@ def resolve_secret(value: Any, reader: Callable[[str], str]) -> Any:
     if isinstance(value, list):
         return [resolve_secret(v, reader) for v in value]
     return value
+
+
+def _resolved(values: Mapping[str, Any], reader: Callable[[str], str]) -> dict[str, Any]:
+    """Values that are passed on, with secrets in the place of references."""
+    resolved: dict[str, Any] = {}
+    for key, value in values.items():
+        with _named(f"settings.{key}"):
+            resolved[key] = resolve_secret(value, reader)
+    return resolved
 
 
 P = TypeVar("P", bound=PluginSettings)
@@ -240,8 +278,10 @@ class Deployment:
         }
         self._tokens = tokens
         self._read = reader or SecretReader()
+        self._clock = clock
         self._inboxes = _Fresh[Connector](SECRETS_MAX_AGE_SECONDS, clock)
         self._helpdesks = _Fresh[Helpdesk](SECRETS_MAX_AGE_SECONDS, clock)
+        self._contacts_api = _Fresh[ContactsApi](SECRETS_MAX_AGE_SECONDS, clock)
         served = os.environ.get(INBOXES_ENVIRONMENT, "*")
         self._served = None if served == "*" else {n.strip() for n in served.split(",")}
 
@@ -250,10 +290,49 @@ class Deployment:
         with _named("public_url"):
             return str(resolve_secret(self.document.public_url, self._read)).rstrip("/")
 
-    @property
+    @cached_property
     def scorer(self) -> Scorer:
-        """What tells how alike questions are."""
+        """What tells how alike questions are; its `compare` never fails.
+
+        Where the configured one cannot be made, `faults` says so, and the shipped one stands in.
+        """
+        try:
+            return self._make_scorer("scorer")
+        except ConfigurationError as error:
+            return scorers.Guarded(scorers.Missing(str(error)), clock=self._clock)
+
+    def _make_scorer(self, name: str) -> Scorer:
+        configured = self.document.scorer
+        with _named(f"{name}:"):
+            resolved = _resolved(configured.settings, self._read)
+            return scorers.make_scorer(configured, resolved, self._clock)
+
+    @cached_property
+    def adviser(self) -> Adviser | None:
+        """Who is asked for second opinions; None where nobody is."""
+        configured = self.document.second_opinion
+        return scorers.make_adviser(configured, self._clock) if configured else None
+
+    @property
+    def local_scorer(self) -> Scorer:
+        """The shipped one, whatever is configured: for comparing with many, at no cost each."""
         return SHIPPED
+
+    @cached_property
+    def faq(self) -> Faq:
+        """The entries of the FAQ; none where none is configured. ConfigurationError."""
+        configured = self.document.faq
+        return faq.read(Path(configured.file)) if configured else Faq({})
+
+    def contacts_api(self) -> ContactsApi:
+        """NotFoundError where there is none; ConfigurationError if its secrets are wrong."""
+        if self.document.contacts_api is None:
+            raise NotFoundError("there is no [contacts_api]")
+        return self._contacts_api.get("contacts_api", self._make_contacts_api)
+
+    def _make_contacts_api(self, name: str) -> ContactsApi:
+        with _named(f"{name}:"):
+            return plugin_settings(ContactsApi, self.document.contacts_api or {}, self._read)
 
     def serves(self, name: str) -> bool:
         """Whether this stack takes webhooks for an inbox; any stack may send through any."""
@@ -299,18 +378,45 @@ class Deployment:
         found = (
             *self._faults_of("inbox", self.document.inboxes, self._make_inbox),
             *self._faults_of("helpdesk", self.document.helpdesks, self._make_helpdesk),
+            *self._faults_of("contacts_api", self._apis(), self._make_contacts_api),
+            *self._faults_of("faq", self._faq_files(), _read_thoroughly),
+            *self._faults_of("scorer", ["scorer"], self._make_scorer),
+            *self._foreign_thresholds(),
             *self._missing_helpdesks(),
         )
         return list(dict.fromkeys(found))  # public_url is every inbox's fault
 
     def _faults_of(
-        self, kind: str, names: Mapping[str, Any], make: Callable[[str], object]
+        self, kind: str, names: Iterable[str], make: Callable[[str], object]
     ) -> Iterator[str]:
         for name in names:
             try:
                 make(name)
             except ConfigurationError as error:
                 yield from str(error).splitlines()
+
+    def _faq_files(self) -> list[str]:
+        return [self.document.faq.file] if self.document.faq else []
+
+    def _apis(self) -> list[str]:
+        return [] if self.document.contacts_api is None else ["contacts_api"]
+
+    def _foreign_thresholds(self) -> Iterator[str]:
+        """Thresholds of the policy hold for whichever scorer compares, and scales differ."""
+        if self.document.scorer.kind == "shipped":
+            return
+        policy = self.document.policy
+        places = {"policy.repeats": policy.repeats} | {
+            f"policy.categories.{name}.repeats": own.repeats
+            for name, own in policy.categories.items()
+        }
+        for place, own in places.items():
+            for key in ("join_threshold", "answer_threshold"):
+                if getattr(own, key) is not None:
+                    yield (
+                        f"{place}.{key} would hold for the shipped scorer, too, when it stands "
+                        f"in: set {key} under [scorer]"
+                    )
 
     def _missing_helpdesks(self) -> Iterator[str]:
         wanted = {"": self.document.helpdesk} | {

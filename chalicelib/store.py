@@ -7,36 +7,54 @@ are written before the item that names them.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import suppress
+from copy import copy
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from chalicelib.errors import ConflictError, NotFoundError, RejectedError
 from chalicelib.items import (
     BUCKETS,
+    KEPT,
     PLACES,
     STUCK_AFTER,
+    Asker,
+    Challenge,
     Collected,
+    Corrected,
     Cursor,
     Errand,
+    GivenOpinion,
     Held,
     History,
     Home,
     N,
     Quarantined,
+    Recognised,
     Reference,
     Sent,
+    Shelf,
     Stored,
+    Tally,
+    TenantKey,
     TicketHome,
+    Topic,
+    asker_sk,
     conversation_sk,
     errand_key,
     feed_key,
     held_as,
     is_errand,
+    listed_under,
     message_key,
+    opinion_sk,
+    recognised_key,
+    shelf_key,
     sortable,
+    topic_pk,
 )
 from chalicelib.ledgers import OptOut, SendLedger
 from chalicelib.ports import (
@@ -65,6 +83,7 @@ from chalicelib.schema import (
     Receipt,
     Ticket,
     digest,
+    message_id,
 )
 
 #: Longer raw bodies go to the bucket: an item is paid for by the kilobyte, and ends at 400.
@@ -75,9 +94,13 @@ FEED_LINK_SECONDS = 3600
 TYPING_SECONDS = 8.0
 SIGNAL_SECONDS = 3.0
 _DAY = 24 * 3600
+#: Where the files of customers of a hosted channel lie.
+_UPLOADS = "uploads/"
 #: Sorts behind every sequence number of a feed.
 _AGENT = "agent"
 _LATEST = 20
+#: A month of a topic's tallies, and itself.
+_TALLIES = 130
 
 
 class Store:
@@ -97,11 +120,18 @@ class Store:
         self._queues = {Direction.INBOUND: forward_queue, Direction.OUTBOUND: deliver_queue}
         self._clock = clock
         self._retention = timedelta(days=retention_days)
+        self._keys: dict[str, bytes] = {}
 
-    def commit(self, *puts: Held[Any], gone: Iterable[Held[Any]] = ()) -> None:
-        """Write all or nothing. ConflictError when one was written since it was read."""
+    def commit(
+        self, *puts: Held[Any], gone: Iterable[Held[Any]] = (), added: Iterable[Tally] = ()
+    ) -> None:
+        """Write all or nothing. ConflictError when one was written since it was read.
+
+        What a tally counts is `added` to what is there, whoever else does so.
+        """
         deletes = [Write(item=self._item(held), delete=True) for held in gone]
-        self._table.write(*(Write(item=self._item(held)) for held in puts), *deletes)
+        adds = [Write(item=self._item(Held(tally)), add=tally.slots) for tally in added]
+        self._table.write(*(Write(item=self._item(held)) for held in puts), *deletes, *adds)
 
     # Messages
 
@@ -259,6 +289,10 @@ class Store:
         """What the customer last said about being written to there."""
         return self._get(OptOut, f"OPTOUT#{address}", "CHOICE")
 
+    def challenge(self, hashed: str) -> Held[Challenge] | None:
+        """The code that is expected from an address, by the address's digest."""
+        return self._get(Challenge, f"CODE#{hashed}", "CODE")
+
     # Contacts and conversations
 
     def link(self, address: str) -> Held[AddressLink] | None:
@@ -301,6 +335,34 @@ class Store:
                 return found.noun.conversation_id
         return None
 
+    def reference(self, inbox: str, external_id: str) -> Held[Reference] | None:
+        """Which conversation a provider's message id belongs to."""
+        return self._get(Reference, f"REF#{digest(inbox, external_id)}", "CONV")
+
+    # Repeats
+
+    def everything_said(self) -> Iterator[list[Message | AddressLink]]:
+        """Every message, and every address's link, page by page, in no order; reads the table."""
+        for page in self._table.scan("MSG#", "ADDRESS#"):
+            links = [held_as(AddressLink, i).noun for i in page if i.pk.startswith("ADDRESS#")]
+            stored = [held_as(Stored, i).noun for i in page if i.pk.startswith("MSG#")]
+            yield [*links, *(s.message for s in stored if not s.erased)]
+
+    def recognised(self, day: datetime) -> Iterator[Recognised]:
+        """What was found to ask again on a day, newest first; pages through all of it."""
+        pk, last = recognised_key(day), "~"
+        while items := self._table.query(pk, "0", last, newest_first=True):
+            found = [item for item in items if item.sk != last]
+            yield from (held_as(Recognised, item).noun for item in found)
+            if not found:
+                return
+            last = found[-1].sk
+
+    def corrected(self, helpdesk: str, external_id: str) -> Corrected | None:
+        """What an agent's correction was about, if it came before."""
+        found = self._get(Corrected, f"CORRECTED#{digest(helpdesk, external_id)}", "MESSAGE")
+        return found.noun if found else None
+
     def remember(self, *nouns: Noun) -> None:
         """Write each unless it is there already: for pointers, of which the first one holds."""
         for noun in nouns:
@@ -308,6 +370,62 @@ class Store:
                 self.commit(Held(noun))
             except ConflictError:
                 continue
+
+    def opinion(self, contact_id: str, key: str) -> GivenOpinion | None:
+        """What was said about two texts of a contact, by their keyed hash."""
+        held = self._get(GivenOpinion, f"CONTACT#{contact_id}", opinion_sk(key))
+        return held.noun if held else None
+
+    def forget_opinions(self, contact_id: str) -> None:
+        """Remove what was said about a contact's texts."""
+        for item in self._pages(f"CONTACT#{contact_id}", opinion_sk(""), opinion_sk("~")):
+            self._table.write(Write(item=item, delete=True))
+
+    # What many ask
+
+    def key(self, name: str) -> bytes:
+        """A secret of this deployment: made once, then always the same."""
+        if name not in self._keys:
+            self.remember(TenantKey(name=name, secret=secrets.token_hex(32)))
+            held = self._get(TenantKey, f"KEY#{name}", "KEY")
+            if held is None:
+                raise NotFoundError(f"the key {name} is gone")
+            self._keys[name] = bytes.fromhex(held.noun.secret)
+        return self._keys[name]
+
+    def shelves(self, keys: Sequence[str]) -> list[Held[Shelf]]:
+        """One of each key, version 0 where nothing was put yet: one request."""
+        found = (held_as(Shelf, i) for i in self._table.get_all([shelf_key(k) for k in keys]))
+        held = {shelf.noun.key: shelf for shelf in found}
+        return [held.get(key) or Held(Shelf(key=key)) for key in keys]
+
+    def topic(self, topic_id: str, since: date) -> tuple[Held[Topic] | None, list[Tally]]:
+        """A topic, and what was counted since a day: one query."""
+        low = f"DAY#{since.isoformat()}"
+        items = self._table.query(
+            topic_pk(topic_id), low, "TOPIC", newest_first=True, limit=_TALLIES
+        )
+        topic = next((held_as(Topic, i) for i in items if i.sk == "TOPIC"), None)
+        tallies = (
+            held_as(Tally, i).noun.model_copy(update={"slots": i.counts})
+            for i in items
+            if i.sk != "TOPIC"
+        )
+        return topic, list(tallies)
+
+    def asker(self, topic_id: str, day: str, mark: str) -> Held[Asker] | None:
+        """The customer of that mark, if they asked on that day."""
+        return self._get(Asker, topic_pk(topic_id), asker_sk(day, mark))
+
+    def askers(self, topic_id: str, limit: int) -> list[Asker]:
+        """Some who asked, those of the latest day first."""
+        items = self._table.query(topic_pk(topic_id), "BY#", "BY#~", newest_first=True, limit=limit)
+        return [held_as(Asker, item).noun for item in items]
+
+    def topics_listed(self, day: date) -> list[str]:
+        """Ids of what many asked on that day, and not since."""
+        keys = self._table.thread(listed_under(day.isoformat()))
+        return [pk.partition("#")[2] for pk, _ in keys]
 
     # Feed: what a web chat visitor reads
 
@@ -471,7 +589,81 @@ class Store:
             }
         )
 
+    def over(self, wrap: Callable[[Table], Table]) -> "Store":
+        """The same store over its table as `wrap` makes it."""
+        other = copy(self)
+        other._table = wrap(self._table)
+        return other
+
+    # Erasing
+
+    def suggesting(self, addresses: Set[Address]) -> Iterator[Held[Contact]]:
+        """Contacts that claim one of these addresses. Reads all contacts."""
+        for page in self._table.scan("CONTACT#"):
+            for item in page:
+                if item.sk == "PROFILE":
+                    held = held_as(Contact, item)
+                    if not addresses.isdisjoint(held.noun.suggestions):
+                        yield held
+
+    def party(self, place: str, party: str) -> Iterator[Held[Stored]]:
+        """Every message of a party at a place: they share the first half of their ids."""
+        half = message_id(place, party)[:MESSAGE_ID_HALF]
+        return (held_as(Stored, item) for item in self._pages(f"MSG#{half}", half, f"{half}~"))
+
+    def threaded(self, conversation_id: str) -> Iterator[Held[Stored]]:
+        """A conversation's messages, as they are stored. The index may lag by a moment."""
+        found = (self._table.get(*key) for key in self._table.thread(conversation_id))
+        return (held_as(Stored, item) for item in found if item)
+
+    def conversations_of(self, contact_id: str) -> Iterator[Held[Conversation]]:
+        """All of a contact, oldest first."""
+        found = self._pages(f"CONTACT#{contact_id}", "CONV#", "CONV#~")
+        return (held_as(Conversation, item) for item in found)
+
+    def forget_conversation(self, held: Held[Conversation]) -> None:
+        """Remove it, and what names it."""
+        ticket = held.noun.ticket
+        named = ticket and self._get(TicketHome, f"TICKET#{ticket.helpdesk}#{ticket.id}", "CONV")
+        self.commit(gone=[found for found in (self.home(held.noun.id), named, held) if found])
+
+    def forget_feed(self, inbox: str, address: Address) -> int:
+        """Remove what a web chat visitor could read; returns how many lines that were."""
+        items = list(self._pages(feed_key(inbox, address), "0", "~"))
+        for item in items:
+            self._table.write(Write(item=item, delete=True))
+        return sum(item.sk != _AGENT for item in items)
+
+    def forget_sending(self, inbox: str, address: Address) -> None:
+        """Remove the windows of an address, and what waits for the next one."""
+        held = self.sending(inbox, address)
+        if held.version:
+            self.commit(gone=[held])
+
+    def forget_files(self, stored: Stored) -> int:
+        """Remove a message's bytes, and what its providers' ids lead to; returns how many files."""
+        message = stored.message
+        uploads = (a.source for a in message.attachments if (a.source or "").startswith(_UPLOADS))
+        raws = (raw.key for raw in (message.raw, message.html) if raw)
+        keys = {key for key in (*(a.key for a in message.attachments), *uploads, *raws) if key}
+        for key in sorted(keys):
+            self._bucket.delete(key)
+        names = [digest(message.inbox, n) for n in (message.external_id, *stored.provider_ids)]
+        found = [self._get(Reference, f"REF#{name}", "CONV") for name in names]
+        sent = [self._get(Sent, f"SENT#{name}", "MESSAGE") for name in names]
+        part = message.part and self.collected(message.inbox, message.address, message.part.of)
+        for held in (*found, *sent, part if part and part.version else None):
+            if held:
+                self.commit(gone=[held])
+        return len(keys)
+
     # Keys
+
+    def _pages(self, pk: str, low: str, high: str) -> Iterator[Item]:
+        """Every item of a key between two others, in order, however many they are."""
+        while items := self._table.query(pk, low, high):
+            yield from items
+            low = items[-1].sk + "\0"
 
     def _get(self, kind: type[N], pk: str, sk: str) -> Held[N] | None:
         item = self._table.get(pk, sk)
@@ -492,5 +684,11 @@ class Store:
             sk=sk,
             body=noun.model_dump_json(exclude_defaults=True),
             index=index or {},
-            expires_at=int((self._clock() + self._retention).timestamp()),
+            expires_at=self._expires_at(type(noun)),
         )
+
+    def _expires_at(self, kind: type[Noun]) -> int | None:
+        kept = KEPT.get(kind, self._retention)
+        if kept is None:
+            return None
+        return int((self._clock() + min(kept, self._retention)).timestamp())

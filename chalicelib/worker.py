@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from chalicelib import conversations
+from chalicelib import conversations, identity
 from chalicelib.errors import ConflictError, RejectedError, RetryableError
 from chalicelib.items import Held, Step, Stored
 from chalicelib.ports import Connector
-from chalicelib.schema import Conversation, Message, Participant
+from chalicelib.schema import AddressLink, Conversation, Message, Participant
 from chalicelib.settings import Deployment
 from chalicelib.store import Store
 
@@ -69,18 +69,33 @@ class Worker:
         return self.deployment.inbox(inbox)
 
     def _target(
-        self, conversation: Conversation, message: Message | None = None
+        self,
+        conversation: Conversation,
+        message: Message | None = None,
+        *,
+        stays: bool = False,
     ) -> Participant | None:
         """The address used last, of those that still belong to the conversation's contact.
 
-        What AskOnce says answers one message, and goes where that came from, or nowhere.
+        What AskOnce says answers one message, and goes where that came from, or nowhere; `stays`
+        says the same of any other message.
         """
         for participant in conversation.participants:
-            if message and message.author == conversations.ASKONCE:
+            if message and (stays or message.author == conversations.ASKONCE):
                 where = (participant.address, participant.inbox)
                 if where != (message.address, message.inbox):
                     continue
-            link = self.store.link(participant.sender)
-            if link and link.noun.contact_id == conversation.contact_id:
+            if self._may_hear(participant, conversation):
                 return participant
         return None
+
+    def _may_hear(self, participant: Participant, conversation: Conversation) -> bool:
+        """Whether what is said in a conversation may go to an address, as of now."""
+        link = self.store.link(participant.sender)
+        if link is None or link.noun.contact_id != conversation.contact_id:
+            return False
+        return identity.may_hear(conversation.questions, link.noun, is_fresh=self._is_fresh)
+
+    def _is_fresh(self, link: AddressLink) -> bool:
+        """Whether an address counts as proven at this moment."""
+        return self.deployment.document.policy.contacts.is_fresh(link, self.clock())

@@ -30,6 +30,7 @@ class Takes:
 PICTURES = {"image/jpeg": "jpg", "image/jpg": "jpg", "image/png": "png", "image/gif": "gif"}
 VOICES = {"audio/amr": "amr", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
 
+_BREAKS_OUT = re.compile(r"[\"'<>&#?%\n]")
 #: Kind of a file by the first half of its media type; everything else is a file.
 _KINDS = {"image": Kind.IMAGE, "audio": Kind.AUDIO, "video": Kind.VIDEO}
 
@@ -63,15 +64,39 @@ def pieces(message: Message, takes: Mapping[Kind, Takes]) -> Sequence[Message]:
     files = [(a, t) for a in message.attachments if (t := taken(a, takes))]
     links = [_linked(a) for a in message.attachments if _too_much(a, takes)]
     text = "\n".join([t for t in (message.text, *links) if t.strip()])
+    parts = split(text)
     texts = [
-        message.model_copy(update={"kind": Kind.TEXT, "text": part, "attachments": ()})
-        for part in split(text)
+        message.model_copy(
+            update={
+                "kind": Kind.TEXT,
+                "text": part,
+                "attachments": (),
+                # They stand below the last one; a copy of them under each would be noise.
+                "choices": message.choices if number == len(parts) else (),
+            }
+        )
+        for number, part in enumerate(parts, 1)
     ]
     sent = [
         message.model_copy(update={"kind": kind, "text": "", "attachments": (a,)})
         for a, (kind, _) in files
     ]
     return (*texts, *sent) or (message,)
+
+
+def with_links(message: Message) -> str:
+    """The text with its choices as links below: who taps one has said what it stands for.
+
+    WeChat's own scheme; a text that would be too long with them, or a word that would break out of
+    its link, goes without, since the text names the words.
+    """
+    links = [
+        f'<a href="weixin://bizmsgmenu?msgmenucontent={c.value}&msgmenuid={number}">{c.label}</a>'
+        for number, c in enumerate(message.choices, 1)
+        if not _BREAKS_OUT.search(c.value + c.label)
+    ]
+    linked = "\n\n".join([message.text, *links])
+    return linked if len(_bytes(linked)) <= TEXT_BYTES else message.text
 
 
 def _too_much(attachment: Attachment, takes: Mapping[Kind, Takes]) -> bool:

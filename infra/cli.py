@@ -11,7 +11,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -274,13 +275,19 @@ def connectors(markdown: bool) -> None:  # click's flag
 
 @main.group()
 def contacts() -> None:
-    """Who is who: show, link and unlink addresses."""
+    """Who is who: show, link, unlink, prove, import, erase."""
 
 
 def _contacts(pipeline: Any) -> Any:
     from chalicelib.contacts import Contacts
 
-    return Contacts(pipeline.store, pipeline.clock)
+    return Contacts(pipeline.store, pipeline.clock, pipeline.deployment.document.policy.contacts)
+
+
+def _codes(pipeline: Any) -> Any:
+    from chalicelib.codes import Codes
+
+    return Codes(pipeline.store, pipeline.deployment, pipeline.clock, pipeline.report)
 
 
 @contacts.command("show")
@@ -288,22 +295,11 @@ def _contacts(pipeline: Any) -> Any:
 @folder_option
 @plain_errors
 def contacts_show(address: str, folder: Path) -> None:
-    """The person behind an address: other addresses, why, and what was asked."""
-    pipeline = _pipeline(folder)
-    contact, links, conversations = _contacts(pipeline).show(address)
-    click.echo(f"contact {contact.id}")
-    for link in links:
-        click.echo(f"  {link.address}  {link.level.value}, by {link.source}")
-        choice = pipeline.store.opt_out(link.address)
-        if choice and choice.noun.choice == "out":
-            click.echo(f"      opted out {choice.noun.at:%Y-%m-%d %H:%M:%S}: nothing is sent here")
-        for event in link.history:
-            click.echo(f"      {event.at:%Y-%m-%d %H:%M:%S}  {event.source}, {event.by}")
-    for claimed in contact.suggestions:
-        click.echo(f"  {claimed}  only claimed: link it if you know that it is the same person")
-    for c in conversations:
-        ticket = c.ticket.id if c.ticket else "no ticket yet"
-        click.echo(f"  {c.reference}  {ticket}  {c.state.value}  asked {c.asked_times}x")
+    """The person behind an address: other addresses, why, until when, and what was asked."""
+    from infra import people
+
+    for line in people.shown(_pipeline(folder), address):
+        click.echo(line)
 
 
 @contacts.command("link")
@@ -330,6 +326,86 @@ def contacts_unlink(address: str, folder: Path) -> None:
     click.echo(f"{link.address} belongs to contact {link.contact_id}")
 
 
+@contacts.command("challenge")
+@click.argument("claimed")
+@click.option("--for", "answers_from", required=True, metavar="ADDRESS",
+              help="From where the code must come back.")  # fmt: skip
+@folder_option
+@plain_errors
+def contacts_challenge(claimed: str, answers_from: str, folder: Path) -> None:
+    """Send a one-time code to CLAIMED; both are linked when it comes back from ADDRESS."""
+    for each in (claimed, answers_from):
+        _demand_address(each)
+    _codes(_pipeline(folder)).challenge(claimed, answers_from, by=_user())
+    click.echo(
+        f"A code is on its way to {claimed}. Sent back from {answers_from} within 10 minutes, it "
+        f"links both; see how it goes with: askonce contacts show {answers_from}"
+    )
+
+
+@contacts.command("import")
+@click.argument("path", metavar="CUSTOMERS.CSV", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--country", help="Of phone numbers without +: CN, DE, US ...")
+@click.option("--dry-run", is_flag=True, help="Say what would happen, and write nothing.")
+@folder_option
+@plain_errors
+def contacts_import(path: Path, country: str | None, dry_run: bool, folder: Path) -> None:  # flag
+    """Link addresses by your own customer list; exit code 2 if any was refused. Safe to repeat.
+
+    Columns: customer_id, email, phone, wechat (<appid>:<openid>), wechat_union, webchat.
+    """
+    from chalicelib.contacts import Contacts
+    from chalicelib.customers import Customers
+    from infra import customers
+
+    if country and country.upper() not in customers.COUNTRIES:
+        known = ", ".join(customers.COUNTRIES)
+        raise ConfigurationError(f"--country {country} is unknown: write +, or one of {known}")
+    found = customers.rows(path)
+    pipeline = _pipeline(folder)
+    store = pipeline.store.over(customers.Rehearsal) if dry_run else pipeline.store
+    policy = pipeline.deployment.document.policy.contacts
+    known_ones = Customers(Contacts(store, pipeline.clock, policy), pipeline.clock)
+    with click.progressbar(length=len(found), label="Customers", file=sys.stderr) as bar:
+        summary = customers.take(
+            known_ones,
+            found,
+            country=country.upper() if country else None,
+            by=_user(),
+            progress=lambda _: bar.update(1),
+        )
+    for line in summary.refused:
+        click.echo(line, err=True)
+    counts = summary.counts
+    click.echo(
+        f"{'Would be: ' if dry_run else ''}{counts['linked']} linked, {counts['already']} already "
+        f"there, {counts['refused']} refused; {len(summary.customers)} customers"
+    )
+    if summary.refused:
+        sys.exit(2)
+
+
+@contacts.command("erase")
+@click.argument("who", metavar="ADDRESS|CONTACT")
+@click.option("--yes", is_flag=True, help="Do it: it cannot be undone.")
+@folder_option
+@plain_errors
+def contacts_erase(who: str, yes: bool, folder: Path) -> None:  # flag
+    """Forget a person: messages, conversations, files, links. Opt-outs are kept. Safe to repeat."""
+    from chalicelib.erasing import Eraser
+    from infra import people
+
+    if ":" in who:
+        _demand_address(who)
+    pipeline = _pipeline(folder)
+    if not yes:
+        raise ConfigurationError(f"this cannot be undone: askonce contacts erase {who} --yes")
+    click.echo("Erasing ...", err=True)
+    eraser = Eraser(pipeline.store, pipeline.deployment, pipeline.clock, pipeline.report)
+    for line in people.erased(eraser.erase(who)):
+        click.echo(line)
+
+
 def _demand_address(address: str) -> None:
     kind, _, rest = address.partition(":")
     if not rest or not kind.replace("_", "").isalpha():
@@ -341,6 +417,215 @@ def _demand_address(address: str) -> None:
 
 def _user() -> str:
     return os.environ.get("USER") or os.environ.get("LOGNAME") or "operator"
+
+
+# Repeats
+
+
+@main.group()
+def repeats() -> None:
+    """Questions asked again: what was recognised, why, and how to take it back."""
+
+
+@repeats.command("list")
+@click.option("--days", default=7, show_default=True, type=click.IntRange(1, 400))
+@click.option(
+    "--outcome",
+    type=click.Choice(["repeat", "related", "would_be", "undone"]),
+    help="Only these; would_be is what observe mode would have joined.",
+)
+@click.option("--json", "as_json", is_flag=True, help="A line of JSON each, without any words.")
+@folder_option
+@plain_errors
+def repeats_list(days: int, outcome: str | None, as_json: bool, folder: Path) -> None:  # flags
+    """What was recognised lately, newest first."""
+    from infra import verdicts
+
+    for line in verdicts.listed(_pipeline(folder), days, outcome, as_json=as_json):
+        click.echo(line)
+
+
+@repeats.command("show")
+@click.argument("message")
+@folder_option
+@plain_errors
+def repeats_show(message: str, folder: Path) -> None:
+    """One message and what was decided about it. MESSAGE is its id, or a reference (Q-...).
+
+    A reference means the latest repeat of that conversation. Shows a customer's words.
+    """
+    from infra import verdicts
+
+    for line in verdicts.shown(_pipeline(folder), message):
+        click.echo(line)
+
+
+@repeats.command("explain")
+@click.argument("message")
+@folder_option
+@plain_errors
+def repeats_explain(message: str, folder: Path) -> None:
+    """Everything that went into the decision, and what the scorer says of it now.
+
+    MESSAGE is a message's id, or a reference (Q-...). Shows a customer's words.
+    """
+    from infra import verdicts
+
+    for line in verdicts.explained(_pipeline(folder), message):
+        click.echo(line)
+
+
+@repeats.command("undo")
+@click.argument("message")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@folder_option
+@plain_errors
+def repeats_undo(message: str, yes: bool, folder: Path) -> None:  # click's flag
+    """It was not the same question: give it a conversation and a ticket of its own.
+
+    The lines that the customer sent right after it go along. Nearly the same words never join the
+    earlier question again. What the customer was told is not untold.
+    """
+    from infra import verdicts
+
+    pipeline = _pipeline(folder)
+    found = verdicts.find(pipeline, message)
+    for line in verdicts.shown(pipeline, found.id):
+        click.echo(line)
+    if not yes and not click.confirm("\nIs this another question?"):
+        return
+    click.echo(verdicts.undone(pipeline, found.id, _user()))
+
+
+_threshold = click.FloatRange(0, 1)
+
+
+@repeats.command("report")
+@click.option("--days", default=90, show_default=True, type=click.IntRange(1, 400))
+@click.option("--threshold", type=_threshold, help="To join; in the place of what is configured.")
+@click.option("--answer-threshold", type=_threshold, help="To answer; likewise.")
+@click.option("--shipped", is_flag=True, help="By the shipped scorer, whatever is configured.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default="report.html",
+              show_default=True, help="The page; only you may read it.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, write no page.")
+@folder_option
+@plain_errors
+def repeats_report(  # click's flags
+    days: int,
+    threshold: float | None,
+    answer_threshold: float | None,
+    shipped: bool,
+    out: Path,
+    as_json: bool,
+    folder: Path,
+) -> None:
+    """What would have been linked, from this deployment's own history, as a page to judge it by.
+
+    Replays what customers asked, in any mode, and writes nothing to the table. Shows customers'
+    words.
+    """
+    from infra import replay, report
+
+    asked = report.Asked(
+        days=days, join_threshold=threshold, answer_threshold=answer_threshold, shipped=shipped
+    )
+    pipeline = _pipeline(folder)
+    with _counting("Reading the table") as count:
+        history = replay.read(pipeline.store, report.since(pipeline, asked), count)
+    with click.progressbar(length=len(history.contacts), label="Comparing", file=sys.stderr) as bar:
+        made = report.made(pipeline, asked, history, bar.update)
+    if as_json:
+        click.echo(json.dumps(made, ensure_ascii=False, indent=2))
+        return
+    report.write(out, report.page(made))
+    click.echo(
+        f"{out}: {made['questions']} questions of {made['contacts']} customers, "
+        f"{made['joined']} would join, {made['answered']} of these would be answered.\n"
+        "It holds customers' words: open it in a browser, judge, and delete it."
+    )
+
+
+@contextmanager
+def _counting(what: str) -> Iterator[Callable[[int], None]]:
+    """Shows on stderr how many items there were so far, to whoever looks."""
+    read, watched = 0, sys.stderr.isatty()
+
+    def count(more: int) -> None:
+        nonlocal read
+        read += more
+        if watched:
+            click.echo(f"\r{what}: {read:,} items", err=True, nl=False)
+
+    yield count
+    if watched:
+        click.echo(err=True)
+
+
+@repeats.command("trending")
+@click.option("--days", default=7, show_default=True, type=click.IntRange(1, 30))
+@click.option("--json", "as_json", is_flag=True, help="A line of JSON each, by hour and by day.")
+@folder_option
+@plain_errors
+def repeats_trending(days: int, as_json: bool, folder: Path) -> None:  # click's flag
+    """What many customers asked: how many, lately, whether it is answered and in the FAQ.
+
+    Shows a customer's words, without numbers and addresses. A customer counts once a day.
+    """
+    from infra import trends
+
+    trends.echo(trends.trending(_pipeline(folder), days, as_json=as_json))
+
+
+# FAQ
+
+
+@main.group()
+def faq() -> None:
+    """Questions that anybody may ask, and the owner's answers to them."""
+
+
+@faq.command("check")
+@config_option
+@plain_errors
+def faq_check(config: Path) -> None:
+    """What is in the FAQ's file; a line for each fault, exit code 2."""
+    from chalicelib import settings
+    from infra import trends
+
+    trends.echo(trends.checked(trends.file_of(settings.read(config), config)))
+
+
+@faq.command("import")
+@click.argument("table", metavar="QUESTIONS.CSV", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--dry-run", is_flag=True, help="Say what would happen, and write nothing.")
+@config_option
+@plain_errors
+def faq_import(table: Path, dry_run: bool, config: Path) -> None:  # click's flag
+    """Add a table's entries to the FAQ's file: all of them, or none if one has a fault.
+
+    Columns: id, question, answer; and language (zh, en), variants (a | between them), approved
+    (yes, no). Two rows with one id are one entry in two languages.
+    """
+    from chalicelib import settings
+    from infra import trends
+
+    path = trends.file_of(settings.read(config), config)
+    trends.echo(trends.imported(table, path, dry_run=dry_run))
+
+
+@faq.command("candidates")
+@click.option("--days", default=30, show_default=True, type=click.IntRange(1, 30))
+@click.option("--customers", default=3, show_default=True, type=click.IntRange(3), help="At least.")
+@folder_option
+@plain_errors
+def faq_candidates(days: int, customers: int, folder: Path) -> None:
+    """What many asked and agents answered, as entries to paste into the FAQ's file.
+
+    None is approved: each answer was written to one customer, and you have to read it first.
+    """
+    from infra import trends
+
+    trends.echo(trends.candidates(_pipeline(folder), days, customers))
 
 
 # Quarantine

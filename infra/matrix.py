@@ -84,6 +84,8 @@ def _more(kind: type[Connector]) -> Iterator[str]:
         yield f"answers in the webhook's response, within {can.answers_within_seconds:g} s"
     if can.threads:
         yield "threads"
+    if can.choices:
+        yield "shows choices"
     if can.resends_safely:
         yield "sending twice reaches the customer once"
     if kind.secret_in_path:

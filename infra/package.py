@@ -6,17 +6,22 @@ and the lock resolved everything else against the same release.
 """
 
 import argparse
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from chalicelib import settings
+from chalicelib.bedrock import plain_name
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGED = ROOT / "build" / "stage"
@@ -34,13 +39,62 @@ def stage(root: Path = ROOT, staged: Path = STAGED) -> Path:
     shutil.copytree(root / "chalicelib", staged / "chalicelib", ignore=no_caches)
     shutil.copytree(root / "connectors", staged / "vendor" / "connectors", ignore=no_caches)
     shutil.copy(root / "askonce.toml", staged / "vendor")
+    if name := faq_file(root):
+        (staged / "vendor" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / name, staged / "vendor" / name)
     shutil.copytree(
         root / ".chalice", staged / ".chalice", ignore=shutil.ignore_patterns("deploy*")
     )
+    allow_models(staged / ".chalice", settings.read(root / "askonce.toml"))
     lock = (root / "requirements.txt").read_text(encoding="utf-8")
     (staged / "requirements.txt").write_text(without(lock, IN_LAMBDA), encoding="utf-8")
     (staged / "merge.yaml").write_text(yaml.safe_dump(_merged(root)), encoding="utf-8")
     return staged
+
+
+def faq_file(root: Path) -> str | None:
+    """The FAQ's file as askonce.toml names it. SystemExit if it lies elsewhere."""
+    document = tomllib.loads((root / "askonce.toml").read_text(encoding="utf-8"))
+    name: str | None = document.get("faq", {}).get("file")
+    beside = name and (root / name).resolve().is_relative_to(root.resolve())
+    if name and (not beside or Path(name).is_absolute()):
+        sys.exit(f"askonce.toml: faq.file {name} must lie beside it to be packaged")
+    return name
+
+
+#: The functions that compare with time to spare: the stream's, and the one that drives the stuck.
+_COMPARING = ("policy-stream.json", "policy-worker.json")
+
+
+def allow_models(policies: Path, document: settings.Document) -> None:
+    """Let those functions call the models of Bedrock that the configuration names, and no other."""
+    scorer, adviser = document.scorer, document.second_opinion
+    asked = [(scorer.model, scorer.region)] if scorer.model else []
+    asked += [(adviser.model, adviser.region)] if adviser else []
+    if not asked:
+        return
+    resources = [{"Fn::Sub": arn} for model, region in asked for arn in _arns(model, region)]
+    for name in _COMPARING:
+        policy = json.loads((policies / name).read_text(encoding="utf-8"))
+        allowed = {"Effect": "Allow", "Action": ["bedrock:InvokeModel"], "Resource": resources}
+        policy["Statement"].append(allowed)
+        (policies / name).write_text(json.dumps(policy, indent=2), encoding="utf-8")
+
+
+def _arns(model: str, region: str | None) -> Iterator[str]:
+    """What must be allowed for a model; an inference profile asks its models in other regions."""
+    place, plain = (
+        f"arn:${{AWS::Partition}}:bedrock:{region or '${AWS::Region}'}",
+        plain_name(model),
+    )
+    if model.startswith("arn:"):
+        yield model
+    elif model != plain:
+        yield f"{place}:${{AWS::AccountId}}:inference-profile/{model}"
+    if model == plain:
+        yield f"{place}::foundation-model/{model}"
+    else:
+        yield f"arn:${{AWS::Partition}}:bedrock:*::foundation-model/{plain}"
 
 
 def without(lock: str, names: set[str]) -> str:
@@ -91,7 +145,8 @@ def faults(out: Path, root: Path = ROOT) -> Iterator[str]:
         if path.is_file() and "__pycache__" not in name and name not in names:
             yield f"{name} is not in the zip"
     yield from (f"{name} must not be in the zip" for name in names if _is_foreign(name))
-    for wanted in ("app.py", "askonce.toml", "wechatpy/__init__.py", "pydantic/__init__.py"):
+    wanted_names = ["app.py", "askonce.toml", "wechatpy/__init__.py", "pydantic/__init__.py"]
+    for wanted in (*wanted_names, faq_file(root) or "askonce.toml"):
         if wanted not in names:
             yield f"{wanted} is not in the zip"
     yield from _template_faults(template(out))

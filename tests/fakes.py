@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,8 +13,10 @@ from chalicelib.errors import ConflictError, NotFoundError, PayloadError, Signat
 from chalicelib.items import Stored
 from chalicelib.pipeline import Pipeline
 from chalicelib.ports import (
+    Adviser,
     Allowance,
     Capabilities,
+    Comparison,
     Connector,
     FeedEntry,
     Fetched,
@@ -22,8 +24,11 @@ from chalicelib.ports import (
     Helpdesk,
     HostedConnector,
     Item,
+    Match,
+    Opinion,
     PluginSettings,
     Presence,
+    Scorer,
     SendWindow,
     Signal,
     Upload,
@@ -37,6 +42,7 @@ from chalicelib.schema import (
     Channel,
     Consent,
     Conversation,
+    Correction,
     Direction,
     Event,
     Evidence,
@@ -45,6 +51,7 @@ from chalicelib.schema import (
     Message,
     Notice,
     Part,
+    Question,
     Receipt,
     Reply,
     TicketChange,
@@ -87,6 +94,11 @@ class MemoryTable:
         _demand_key(pk, sk)
         return self.items.get((pk, sk))
 
+    def get_all(self, keys: Sequence[tuple[str, str]]) -> list[Item]:
+        self.calls += 1
+        assert len(set(keys)) == len(keys) <= 100, "DynamoDB refuses the batch"
+        return [self.items[key] for key in keys if key in self.items]
+
     def query(
         self, pk: str, low: str, high: str, *, newest_first: bool = False, limit: int = 100
     ) -> list[Item]:
@@ -102,6 +114,10 @@ class MemoryTable:
 
     def thread(self, name: str, limit: int = 500) -> list[tuple[str, str]]:
         return self._index("thread", "thread_at", name, "~", limit)
+
+    def scan(self, *prefixes: str) -> Iterator[list[Item]]:
+        self.calls += 1
+        yield [item for (pk, _), item in list(self.items.items()) if pk.startswith(prefixes)]
 
     def _index(
         self, key: str, order: str, name: str, until: str, limit: int
@@ -123,6 +139,8 @@ class MemoryTable:
             for write in writes:
                 _demand_key(write.item.pk, write.item.sk)
                 stored = self.items.get((write.item.pk, write.item.sk))
+                if write.add:
+                    continue
                 if (stored.version if stored else 0) != write.item.version:
                     raise ConflictError("written by somebody else", existing=stored)
             for write in writes:
@@ -145,10 +163,21 @@ class MemoryTable:
         if write.delete:
             del self.items[key]
             return
+        if write.add:
+            self._add(write)
+            return
         written = replace(write.item, version=write.item.version + 1)
         self.items[key] = written
         if not write.item.version:
             self.stream.append(written)
+
+    def _add(self, write: Write) -> None:
+        key = (write.item.pk, write.item.sk)
+        before = self.items.get(key, replace(write.item, version=0))
+        counts = dict(before.counts)
+        for name, more in write.add.items():
+            counts[name] = counts.get(name, 0) + more
+        self.items[key] = replace(write.item, version=before.version + 1, counts=counts)
 
 
 def _demand_key(pk: str, sk: str) -> None:
@@ -197,6 +226,9 @@ class MemoryBucket:
         if key not in self.objects:
             raise NotFoundError("the bucket does not have it")
         return self.objects[key]
+
+    def delete(self, key: str) -> None:
+        self.objects.pop(key, None)
 
     def form(self, upload: Upload) -> UploadForm:
         return UploadForm(url="https://bucket.example", fields={"key": upload.key})
@@ -476,16 +508,77 @@ class FakeDesk(Helpdesk):
         if request.header("signature") != "right":
             raise SignatureError("wrong")
 
-    def parse(self, request: WebhookRequest) -> Sequence[Reply | TicketChange | Signal]:
+    def parse(
+        self, request: WebhookRequest
+    ) -> Sequence[Reply | TicketChange | Signal | Correction]:
         try:
             event = json.loads(request.body)
         except ValueError as error:
             raise PayloadError("no JSON") from error
+        if event.get("kind") == "not_a_repeat":
+            return [Correction(**event, at=request.received_at)]
         if "kind" in event:
             return [Signal(**event)]
         if "state" in event:
             return [TicketChange(**event, at=request.received_at)]
         return [Reply(**event, sent_at=request.received_at)]
+
+
+class FakeScorer(Scorer):
+    """Alike is what it was told means the same; it can be told to fail."""
+
+    name = "fake-1"
+
+    def __init__(self, score: float = 0.9, meanings: Mapping[str, str] | None = None) -> None:
+        self.score = score
+        #: {text: what it means}
+        self.meanings = meanings or {}
+        #: Raised by the next calls, one each; `always` by all of them.
+        self.failures: list[Exception] = []
+        self.always: Exception | None = None
+        self.compared: list[str] = []
+        self.prepared: list[str] = []
+
+    def prepare(self, text: str) -> str:
+        self._fail()
+        self.prepared.append(text)
+        return self._meaning(text)
+
+    def compare(self, text: str, questions: Sequence[Question]) -> Comparison:
+        self._fail()
+        self.compared.append(text)
+        own = self._meaning(text)
+        kept = [q.prepared.get(self.name) or self._meaning(q.text) for q in questions]
+        return Comparison(
+            matches=[Match(score=self.score if one == own else 0.0) for one in kept],
+            scorer=self.name,
+            join_threshold=0.5,
+            answer_threshold=0.8,
+        )
+
+    def _meaning(self, text: str) -> str:
+        return self.meanings.get(text, text)
+
+    def _fail(self) -> None:
+        if failure := self.failures.pop(0) if self.failures else self.always:
+            raise failure
+
+
+class FakeAdviser(Adviser):
+    """Is of one opinion; it can be told to fail."""
+
+    name = "fake-adviser-1"
+
+    def __init__(self, *, same: bool = True) -> None:
+        self.same = same
+        self.failures: list[Exception] = []
+        self.asked: list[tuple[str, str]] = []
+
+    def ask(self, text: str, earlier: str) -> Opinion:
+        self.asked.append((text, earlier))
+        if self.failures:
+            raise self.failures.pop(0)
+        return Opinion(same=self.same, reason="Both want to know the same.")
 
 
 class NoTokens:

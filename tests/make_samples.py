@@ -322,6 +322,11 @@ def _webhook_desk() -> Files:
         ("note", {"type": "note.created", "text": "Nobody may see this"}, []),
         ("closed", {"type": "ticket.closed"}, [moved | {"state": "closed"}]),
         ("reopened", {"type": "ticket.reopened"}, [moved | {"state": "open"}]),
+        (
+            "set_apart",
+            {"type": "message.set_apart", "message_id": "m1", "author": "Kim"},
+            [moved | {"kind": "not_a_repeat", "message_id": "m1", "by": "Kim"}],
+        ),
     ):
         told = event | {"ticket_id": "T7", "at": "2026-01-01T09:59:00+01:00"}
         yield name, _desk_sample("https://desk.example/askonce", told, expected)
@@ -335,6 +340,11 @@ def _sandbox_desk() -> Files:
         ("note", {"text": "Nobody may see this"}, []),
         ("closed", {}, [moved | {"state": "closed"}]),
         ("reopened", {}, [moved | {"state": "open"}]),
+        (
+            "set_apart",
+            {"message": "m1", "agent": "Kim"},
+            [moved | {"kind": "not_a_repeat", "message_id": "m1", "by": "Kim"}],
+        ),
     ):
         told = {"type": name, "ticket": "T7", "id": "E1", "at": AT} | event
         yield name, _desk_sample("http://127.0.0.1:8700", told, expected)

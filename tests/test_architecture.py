@@ -21,10 +21,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "text": {"opencc"},
     "policy": {"schema", "pydantic"},
     "identity": {"schema", "errors"},
-    "repeats": {"ports", "schema", "text", "rapidfuzz"},
-    "judge": {"policy", "ports", "schema", "text"},
+    "lexicon": set(),
+    "repeats": {"chatter", "lexicon", "ports", "schema", "text"},
+    "chatter": {"text"},
+    "judge": {"chatter", "policy", "ports", "schema", "text"},
     "conversations": {"judge", "schema", "policy"},
-    "notes": {"schema", "identity"},
+    "notes": {"identity", "policy", "schema"},
     "aws": {
         "botocore",
         "mypy_boto3_dynamodb",
@@ -37,18 +39,32 @@ MAY_IMPORT: dict[str, set[str]] = {
     "items": {"ledgers", "ports", "schema", "pydantic"},
     "store": {"errors", "items", "ledgers", "ports", "schema"},
     "tokens": {"errors", "ports"},
-    "contacts": {"conversations", "errors", "identity", "items", "schema", "store"},
-    "settings": {"errors", "policy", "ports", "aws", "repeats", "schema", "pydantic"},
-    "resolve": {"contacts", "conversations", "errors", "identity", "items", "ledgers", "policy"}
-    | {"judge", "schema", "worker"},
-    "worker": {"conversations", "errors", "items", "ports", "schema", "settings", "store"},
+    "contacts": {"conversations", "errors", "identity", "items", "policy", "schema", "store"},
+    "customers": {"contacts", "errors", "identity", "ports", "schema", "pydantic"},
+    "erasing": {"contacts", "conversations", "crowd", "errors", "identity", "items", "schema"}
+    | {"worker"},
+    "codes": {"contacts", "errors", "identity", "items", "policy", "ports", "schema", "worker"},
+    "faq": {"errors", "policy", "ports", "pydantic", "repeats", "schema", "text"},
+    "bedrock": {"aws", "botocore", "errors", "ports", "pydantic", "repeats", "schema"},
+    "scorers": {"bedrock", "errors", "limits", "ports", "pydantic", "repeats", "schema"},
+    "comparing": {"errors", "items", "judge", "ports", "repeats", "schema", "scorers", "settings"}
+    | {"store"},
+    "settings": {"errors", "faq", "policy", "ports", "aws", "repeats", "schema", "scorers"}
+    | {"pydantic"},
+    "saying": {"faq", "identity", "policy", "schema"},
+    "resolve": {"codes", "comparing", "contacts", "conversations", "errors", "faq", "identity"}
+    | {"items", "judge", "ledgers", "policy", "saying", "schema", "worker"},
+    "corrections": {"conversations", "errors", "identity", "items", "schema", "worker"},
+    "worker": {"conversations", "errors", "identity", "items", "ports", "schema", "settings"}
+    | {"store"},
+    "crowd": {"errors", "items", "judge", "ports", "repeats", "schema", "worker"},
     "parts": {"errors", "items", "schema", "store"},
     "errands": {"errors", "items", "notes", "ports", "schema", "worker"},
-    "delivery": {"conversations", "errors", "items", "ledgers", "notes", "ports", "schema"}
-    | {"worker"},
+    "delivery": {"codes", "conversations", "errors", "identity", "items", "ledgers", "notes"}
+    | {"ports", "schema", "worker"},
     "limits": {"errors", "ports"},
-    "pipeline": {"conversations", "delivery", "errands", "errors", "items", "limits", "notes"}
-    | {"parts", "ports", "resolve", "schema", "worker"},
+    "pipeline": {"conversations", "corrections", "crowd", "delivery", "errands", "errors", "items"}
+    | {"limits", "notes", "parts", "ports", "resolve", "schema", "worker"},
     "consumer": {"errors", "log"},
 }
 CORE_FOR_CONNECTORS = {"chalicelib.schema", "chalicelib.errors", "chalicelib.ports"}

@@ -1,13 +1,16 @@
 """Whose address it is: evidence links, claims only suggest, operators decide, all is undoable."""
 
+from datetime import timedelta
+
 import pytest
 
 from chalicelib import identity
-from chalicelib.contacts import Contacts, UnknownAddressError
-from chalicelib.errors import ConflictError
+from chalicelib.contacts import Contacts, Linking, Proof, UnknownAddressError
+from chalicelib.errors import ConflictError, NotFoundError
 from chalicelib.items import Held, Home
+from chalicelib.policy import ContactPolicy
 from chalicelib.schema import AddressLink, Level, Message
-from tests.fakes import World, world
+from tests.fakes import START, World, world
 from tests.nouns import asked, conversation, evidence, message
 
 WECHAT, EMAIL, SMS, SHOP = "wechat:wx1:li", "email:li@example.com", "phone:+86138", "external:7"
@@ -273,3 +276,245 @@ def test_an_address_that_is_linked_while_it_moves_is_decided_about_again(w: Worl
     assert together(w, WECHAT, SMS)
     heard(w, WECHAT, EMAIL)
     assert together(w, WECHAT, SMS)
+
+
+# Ageing
+
+
+def days_later(w: World, days: float) -> None:
+    w.clock.forward(days=days)
+
+
+def says(w: World, address: str, *proven: str, level: str = "verified") -> str:
+    """The contact of whoever writes now."""
+    other = [evidence(a) for a in proven]
+    now = writes(address, level=level).model_copy(update={"received_at": w.clock.now})
+    noun = now.model_copy(update={"evidence": (*now.evidence, *other)})
+    return contacts(w).of(noun).noun.contact_id
+
+
+@pytest.mark.parametrize(
+    ("address", "days", "same"),
+    [
+        (SMS, 179, True),
+        (SMS, 181, False),
+        (EMAIL, 364, True),
+        (EMAIL, 366, False),
+        (WECHAT, 4000, True),
+        ("webchat:v1", 4000, True),
+        ("wechat_union:u1", 4000, True),
+        (SHOP, 4000, True),
+    ],
+)
+def test_whoever_writes_after_a_proof_aged_out_is_another_person(
+    w: World, address: str, days: int, *, same: bool
+) -> None:
+    before = says(w, address)
+    days_later(w, days)
+    assert (says(w, address) == before) is same
+
+
+def test_an_aged_out_address_takes_nothing_along(w: World) -> None:
+    old = says(w, SMS, SHOP)
+    began(w, SMS, "q1")
+    days_later(w, 181)
+    new = says(w, SMS)
+    assert new != old
+    assert together(w, SMS)
+    assert together(w, SHOP)
+    assert conversations_of(w, SHOP) == {"q1"}
+    assert conversations_of(w, SMS) == set()
+    assert [e.source for e in linked(w, SMS).history] == ["test", "aged_out"]
+
+
+def test_an_address_that_is_a_persons_only_one_leaves_its_questions_behind(w: World) -> None:
+    old = says(w, SMS)
+    began(w, SMS, "q1")
+    days_later(w, 181)
+    says(w, SMS)
+    assert [c.noun.id for c in w.pipeline.store.history(old).conversations] == ["q1"]
+    assert conversations_of(w, SMS) == set()
+
+
+def test_a_forged_sender_neither_renews_nor_takes_over_what_aged_out(w: World) -> None:
+    old = says(w, EMAIL)
+    days_later(w, 366)
+    says(w, EMAIL, level="claimed")
+    assert linked(w, EMAIL).contact_id == old
+    assert linked(w, EMAIL).verified_at == START
+
+
+def test_whoever_has_a_number_now_does_not_get_the_old_questions_by_an_unlink(w: World) -> None:
+    says(w, SMS, SHOP)
+    began(w, SMS, "q1")
+    days_later(w, 181)
+    says(w, SMS)
+    by_hand(w, SMS, SHOP)
+    contacts(w).unlink(SMS, by="kim")
+    assert conversations_of(w, SMS) == set()
+    assert conversations_of(w, SHOP) == {"q1"}
+
+
+def test_an_operator_who_links_an_aged_out_address_moves_nothing_of_its_past(w: World) -> None:
+    old = says(w, SMS)
+    began(w, SMS, "q1")
+    days_later(w, 181)
+    by_hand(w, SMS, EMAIL)
+    assert conversations_of(w, EMAIL) == set()
+    assert [c.noun.id for c in w.pipeline.store.history(old).conversations] == ["q1"]
+
+
+def test_evidence_in_the_same_persons_message_renews_an_address(w: World) -> None:
+    person = says(w, WECHAT, SMS)
+    days_later(w, 170)
+    says(w, WECHAT, SMS)
+    days_later(w, 170)
+    assert says(w, SMS) == person
+
+
+def test_evidence_about_an_aged_out_address_of_another_person_brings_it_without_its_past(
+    w: World,
+) -> None:
+    says(w, SMS, SHOP)
+    began(w, SMS, "q1")
+    days_later(w, 181)
+    says(w, WECHAT, SMS)
+    assert together(w, WECHAT, SMS)
+    assert conversations_of(w, WECHAT) == set()
+
+
+def test_the_owner_decides_how_long_a_proof_holds(w: World) -> None:
+    own = Contacts(w.pipeline.store, w.clock, ContactPolicy(phone_days="never", webchat_days=1))
+    for address, same in ((SMS, True), ("webchat:v", False)):
+        first = own.of(writes(address)).noun.contact_id
+        later = writes(address).model_copy(update={"received_at": w.clock.now + timedelta(days=2)})
+        assert (own.of(later).noun.contact_id == first) is same
+
+
+@pytest.mark.parametrize(("days", "told"), [(100, True), (200, False)])
+def test_an_answer_travels_only_while_both_sides_are_proven(days: int, *, told: bool) -> None:
+    w = world(repeats={"answered_days": 1000})
+    shop = [{"address": SHOP, "level": "verified", "source": "signed_identity"}]
+    w.say("sms", "li", "How do I keep green tea fresh?", evidence=shop)
+    w.settle()
+    w.reply("T1", "In a tin.")
+    w.settle()
+    days_later(w, days)
+    w.say("wechat", "li", "How do I keep green tea fresh?", evidence=shop)
+    w.settle()
+    verdict = w.messages()[-1 - told].message.verdict
+    assert verdict is not None
+    assert (verdict.said is not None) is told
+
+
+def test_every_message_renews_its_address_at_most_once_a_day(w: World) -> None:
+    for hours, renewed in ((0, START), (5, START), (20, START + timedelta(hours=25))):
+        w.clock.forward(hours=hours)
+        w.say("sms", "li", "Where is my parcel?")
+        w.settle()
+        assert linked(w, "phone:li").verified_at == renewed
+
+
+def test_what_the_old_owner_asked_is_not_told_to_the_new_one() -> None:
+    w = world(repeats={"answered_days": 1000})
+    w.say("sms", "li", "How do I keep green tea fresh?")
+    w.settle()
+    w.reply("T1", "In a tin.")
+    w.settle()
+    days_later(w, 181)
+    w.say("sms", "li", "How do I keep green tea fresh?")
+    w.settle()
+    assert w.sent("sms") == ["In a tin."]
+    with pytest.raises(NotFoundError, match="no address to reply to"):
+        w.reply("T1", "And dry.")
+
+
+# Parting
+
+
+def shared_ticket(w: World) -> None:
+    """Two addresses have asked on one ticket, since an operator linked them."""
+    w.say("sms", "li", "How do I keep green tea fresh?")
+    w.settle()
+    by_hand(w, "email:mei", "phone:li")
+    [conversation] = contacts(w).show("phone:li")[2]
+    thread = [f"conversation:{conversation.id}"]
+    w.say("email", "mei", "Where is my order?", references=thread)
+    w.settle()
+    assert {t for t, _ in w.desk.said} == {"T1"}
+
+
+def test_what_somebody_asked_on_anothers_ticket_is_asked_no_more_when_they_part(
+    w: World,
+) -> None:
+    shared_ticket(w)
+    contacts(w).unlink("email:mei", by="kim")
+    [conversation] = contacts(w).show("phone:li")[2]
+    assert [q.asked_by for q in conversation.questions] == ["phone:li"]
+
+
+def test_whoever_began_a_ticket_leaves_the_others_questions_behind(w: World) -> None:
+    shared_ticket(w)
+    contacts(w).unlink("phone:li", by="kim")
+    [conversation] = contacts(w).show("phone:li")[2]
+    assert [q.asked_by for q in conversation.questions] == ["phone:li"]
+
+
+def test_a_reply_written_before_two_people_parted_is_sent_to_neither(w: World) -> None:
+    shared_ticket(w)
+    w.reply("T1", "In a tin.")
+    contacts(w).unlink("email:mei", by="kim")
+    w.settle()
+    assert (w.sent("sms"), w.sent("email")) == ([], [])
+    assert any("another customer" in note for note in w.desk.notes)
+    w.clock.forward(minutes=1)
+    w.reply("T1", "In a tin, Li.")
+    w.settle()
+    assert (w.sent("sms"), w.sent("email")) == (["In a tin, Li."], [])
+
+
+def test_an_answer_given_to_both_is_not_repeated_to_one_after_they_parted(w: World) -> None:
+    shared_ticket(w)
+    w.reply("T1", "In a tin.")
+    w.settle()
+    contacts(w).unlink("email:mei", by="kim")
+    w.clock.forward(hours=2)
+    w.say("sms", "li", "How do I keep green tea fresh?")
+    w.settle()
+    assert "In a tin." not in "".join(w.sent("sms"))
+
+
+# By your own system
+
+
+def proven(w: World, address: str, to: str) -> Linking:
+    return contacts(w).prove(address, to, Proof("customer list", w.clock.now, "kim"))
+
+
+def test_your_own_system_links_addresses_to_a_customer(w: World) -> None:
+    assert proven(w, EMAIL, SHOP) is Linking.LINKED
+    assert proven(w, SMS, SHOP) is Linking.LINKED
+    assert proven(w, EMAIL, SHOP) is Linking.ALREADY
+    assert together(w, EMAIL, SMS, SHOP)
+
+
+def test_two_of_your_customers_are_never_made_one(w: World) -> None:
+    proven(w, EMAIL, SHOP)
+    assert proven(w, EMAIL, "external:8") is Linking.TWO_CUSTOMERS
+    assert heard(w, WECHAT, SHOP) != heard(w, "webchat:v", "external:8")
+    assert heard(w, WECHAT, "external:8") != heard(w, "webchat:v")
+    assert contacts(w).show(WECHAT)[0].suggestions == ("external:8",)
+
+
+def test_your_own_system_does_not_undo_what_an_operator_took_apart(w: World) -> None:
+    proven(w, EMAIL, SHOP)
+    proven(w, SMS, SHOP)
+    contacts(w).unlink(EMAIL, by="kim")
+    assert proven(w, EMAIL, SHOP) is Linking.SEPARATED
+
+
+def test_your_own_system_may_take_back_what_it_took_back(w: World) -> None:
+    proven(w, EMAIL, SHOP)
+    contacts(w).unlink(EMAIL, by="crm", source=identity.WITHDRAWN)
+    assert together(w, EMAIL)
+    assert proven(w, EMAIL, SHOP) is Linking.LINKED

@@ -123,7 +123,7 @@ ACTS: list[Callable[[Story], None]] = [
     lambda s: s.webhook("wechat", "w2", QUESTION),
     settle,
     an_hour_later,
-    lambda s: s.webhook("chat", "c1", "And for how long does it keep?"),
+    lambda s: s.webhook("chat", "c1", "And for how long does loose tea keep when I store it so?"),
     lambda s: s.webhook("chat", "c2", "thanks"),
     settle,
     lambda s: s.reply("r2", "Half a year."),
@@ -136,7 +136,7 @@ ACTS: list[Callable[[Story], None]] = [
     settle,
 ]
 POINTS = Story().play().plug.points
-SAID = [QUESTION, QUESTION, QUESTION, "And for how long does it keep?", "thanks", "hello?"]
+SAID = [QUESTION, QUESTION, QUESTION, "And for how long does loose tea keep when I store it so?", "thanks", "hello?"]
 REFUSED = "Not delivered: the number is unknown"
 LOST = f"Not delivered: {MAY_HAVE_ARRIVED}"
 

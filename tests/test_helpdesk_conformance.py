@@ -22,7 +22,7 @@ from chalicelib.errors import (
     SignatureError,
 )
 from chalicelib.ports import Helpdesk, WebhookRequest
-from chalicelib.schema import Attachment, Reply, TicketChange, json_schema
+from chalicelib.schema import Attachment, Correction, Reply, TicketChange, json_schema
 from connectors.registry import HELPDESKS
 from tests import nouns
 from tests.loopback import AGAIN, NEVER, UNREADABLE, request_errors
@@ -137,7 +137,7 @@ def test_a_hostile_event_is_a_payload_error_or_harmless(sample: Sample) -> None:
     for request in (*requests, with_header(sample.request, "webhook-id", "x" * 3000)):
         with suppress(PayloadError):
             found = sample.helpdesk().parse(request)
-            assert all(isinstance(noun, Reply | TicketChange) for noun in found)
+            assert all(isinstance(noun, Reply | TicketChange | Correction) for noun in found)
 
 
 # Out

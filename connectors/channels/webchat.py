@@ -172,6 +172,7 @@ class WebChat(HostedConnector):
         answers_within_seconds=15.0,
         resends_safely=True,
         evidence=("visitor_token", "signed_identity"),
+        choices=True,
     )
     max_body_bytes = 128 * 1024
 
@@ -402,6 +403,7 @@ def _line(message: Message) -> dict[str, Any]:
             {"name": a.name, "media_type": a.media_type, "url": a.url} for a in message.attachments
         ],
         "at": message.sent_at.isoformat(),
+        "choices": [choice.model_dump() for choice in message.choices],
     }
 
 

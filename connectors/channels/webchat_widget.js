@@ -1,7 +1,6 @@
 // <script src=".../webchat/<inbox>/widget.js" async></script><askonce-chat></askonce-chat>: docs/webchat.md
 //
-// Nothing is lost and nothing doubled: a line waits in the browser until the server has it, the server takes
-// each line's id once, and reading goes on after the number of the last line that came.
+// Nothing is lost or doubled: a line waits here until the server has it, which takes each id once.
 {
 const here = new URL(document.currentScript?.src ?? location.href);
 const [, base, scriptInbox] = here.href.match(/^(.*)\/webchat\/([^/]+)\/widget\.js/) ?? [];
@@ -44,6 +43,7 @@ li{display:flex;flex-direction:column;align-items:start;max-width:86%;margin:0 0
 .you{margin-left:auto;align-items:end}
 .bubble{padding:9px 13px;border-radius:16px 16px 16px 4px;background:#fff;white-space:pre-wrap;overflow-wrap:anywhere;box-shadow:0 1px 2px #0001}
 .you .bubble{border-radius:16px 16px 4px 16px;background:var(--brand);color:#fff}
+.bubble button{display:block;margin-top:8px;padding:0 14px;background:#e6eeee}
 .waiting .bubble{filter:saturate(.4)}
 a{color:inherit}
 .file{display:block;font-weight:600}
@@ -98,7 +98,6 @@ const later = (response, words = "offline") => Object.assign(new Error(`HTTP ${r
 
 const gone = () => new DOMException("somebody else by now", "AbortError");
 
-/** The chat in an element. */
 function chat(host) {
 	const api = host.getAttribute("api") ?? base, inbox = host.getAttribute("inbox") ?? scriptInbox, inline = host.hasAttribute("inline");
 	const language = /^zh/i.test(host.getAttribute("lang") ?? (document.documentElement.lang || navigator.language)) ? "zh" : "en";
@@ -227,7 +226,7 @@ function chat(host) {
 		}
 	}
 
-	/** How long to wait after that failed so often; tells the visitor why. */
+	/** How long to wait now; tells the visitor why. */
 	function pause(error, failures) {
 		if (error.words !== null) tell(error.words ?? "offline");
 		return error.seconds || Math.min(2 ** failures, IDLE_SECONDS) * (0.5 + Math.random() / 2);
@@ -347,8 +346,8 @@ function chat(host) {
 		}))));
 	}
 
-	function say() {
-		const text = field.value, client_id = newId();
+	function say(word) {
+		const text = word ?? field.value, client_id = newId();
 		if (!text.trim() && !chosen.length) return;
 		const files = chosen.splice(0).map((file) => {
 			const id = newId();
@@ -357,7 +356,7 @@ function chat(host) {
 		});
 		stamp = Math.max(stamp + 1, Date.now());
 		keep(`${place}:line:${stamp}:${client_id}`, { client_id, text, files, at: new Date().toISOString() });
-		field.value = "";
+		if (!word) field.value = "";
 		typed();
 		choose([]);
 		showWaiting();
@@ -426,13 +425,14 @@ function chat(host) {
 			said.append(make("span", "file", shown));
 			if (/^image\/(png|jpeg|gif|webp)$/.test(file.media_type)) preview(shown, file);
 		}
+		for (const { label, value } of line.choices ?? []) said.append(button(label, label, () => say(value)));
 		return Object.assign(make("li", line.from, said, make("small")), { seq: 0 });
 	}
 
 	async function preview(shown, file) {
 		const blob = file.url ? null : await blobs.get(file.id);
 		if (!file.url && !blob) return;
-		// Where the page's policy forbids it, the name stays.
+		// The page's policy may forbid it.
 		shown.replaceChildren(Object.assign(make("img"), { alt: file.name, src: file.url ?? URL.createObjectURL(blob) }));
 	}
 
@@ -509,7 +509,7 @@ function chat(host) {
 			on(window, "pageshow", () => wake());
 			on(window, "storage", (event) => otherTab(event.key));
 			on(document, "visibilitychange", () => { if (!document.hidden) { markRead(); wake(); } });
-			// Timers stand still while the computer sleeps: after a gap, connections are dead.
+			// A gap means that the computer slept: connections are dead.
 			let ticked = Date.now();
 			const ticker = setInterval(() => {
 				if (Date.now() - ticked > 20_000 && !document.hidden) wake(true);

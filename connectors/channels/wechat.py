@@ -7,12 +7,14 @@ Service message:     https://developers.weixin.qq.com/doc/offiaccount/Message_Ma
 No answer within five seconds: WeChat cuts the line and pushes again, three times in all. Any answer
 but `success`, nothing, or a right reply shows the customer that the account is out of order. In
 plain mode the signature does not cover the body; the mode is set per inbox, never read off it.
+Choices are links of the scheme weixin://bizmsgmenu in a text: who taps one sends its word.
 """
 
 from collections.abc import Sequence
 
 from chalicelib.ports import Capabilities, SendWindow, WebhookResponse
 from chalicelib.schema import Kind, Message
+from connectors import wechat_pieces
 from connectors.wechat_account import Account, AccountSettings
 from connectors.wechat_pieces import MEGABYTE, PICTURES, TEXT_BYTES, VOICES, Takes
 
@@ -47,10 +49,18 @@ class WeChat(Account):
             "scancode_push": _MINUTE,
             "scancode_waitmsg": _MINUTE,
         },
+        choices=True,
     )
 
     def acknowledge(
         self, messages: Sequence[Message], answer: Message | None = None
     ) -> WebhookResponse:
         """`success`, or the passive reply, in an envelope where the mode wants one."""
-        return self._seal.passive_text(answer) if answer else super().acknowledge(messages)
+        return self._seal.passive_text(_linked(answer)) if answer else super().acknowledge(messages)
+
+    def send(self, message: Message) -> str:
+        return super().send(_linked(message))
+
+
+def _linked(message: Message) -> Message:
+    return message.model_copy(update={"text": wechat_pieces.with_links(message)})

@@ -38,6 +38,8 @@ from connectors import wechat_kinds, wechat_wire
 from connectors.wecom_corporation import TAKES, Corporation, CorporationSettings
 
 _PAGE = 500
+#: A longer text above a menu goes without the menu: it names the words.
+_MENU_BYTES = 1024
 #: sync_msg's refusal of a notice's token: they are good for ten minutes.
 _STALE_NOTICE = 95007
 Item = Mapping[str, Any]
@@ -59,6 +61,7 @@ class WeComKf(Corporation, FetchingConnector):
         evidence=("wecom_kf",),
         windows={"message": SendWindow(seconds=48 * 3600, count=5)},
         receipts=True,
+        choices=True,
     )
 
     settings: WeComKfSettings
@@ -174,10 +177,22 @@ class WeComKf(Corporation, FetchingConnector):
             "touser": message.address.split(":", 2)[2],
             "open_kfid": message.account,
             "msgid": _own_id(message.id),
-            **self._api.content(message, TAKES),
+            **(_menu(message) or self._api.content(message, TAKES)),
         }
         self._api.post("kf/send_msg", told)
         return _own_id(message.id)
+
+
+def _menu(message: Message) -> dict[str, Any] | None:
+    """A text with choices below it; who taps one has written its words. None if it is too long."""
+    whole = len(message.text.encode("utf-8", "replace")) <= _MENU_BYTES
+    if not message.choices or not whole or not message.text.strip():
+        return None
+    items = [
+        {"type": "click", "click": {"id": str(number), "content": choice.value}}
+        for number, choice in enumerate(message.choices, 1)
+    ]
+    return {"msgtype": "msgmenu", "msgmenu": {"head_content": message.text, "list": items}}
 
 
 def _own_id(message_id: str) -> str:

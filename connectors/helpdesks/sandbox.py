@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chalicelib.errors import PayloadError, RetryableError
 from chalicelib.ports import Helpdesk, PluginSettings, Signal, WebhookRequest
-from chalicelib.schema import Conversation, Message, Moment, Reply, TicketChange
+from chalicelib.schema import Conversation, Correction, Message, Moment, Reply, TicketChange
 from connectors import http
 from connectors.signing import Secrets, StandardWebhook, values
 
@@ -27,11 +27,13 @@ class SandboxSettings(PluginSettings):
 
 class _Event(BaseModel):
     model_config = ConfigDict(extra="ignore")
-    type: Literal["reply", "note", "closed", "reopened", "typing", "read"]
+    type: Literal["reply", "note", "closed", "reopened", "typing", "read", "set_apart"]
     ticket: str = Field(min_length=1, max_length=512)
     id: str = Field(min_length=1, max_length=512)
     text: str = ""
     agent: str = ""
+    #: Of `set_apart`: our id of the message that is another question.
+    message: str | None = Field(default=None, max_length=64)
     at: Moment
 
 
@@ -89,7 +91,7 @@ class Sandbox(Helpdesk):
     def verify(self, request: WebhookRequest) -> None:
         self._signature.verify(request)
 
-    def parse(self, request: WebhookRequest) -> list[Reply | TicketChange | Signal]:
+    def parse(self, request: WebhookRequest) -> list[Reply | TicketChange | Signal | Correction]:
         try:
             event = _Event.model_validate_json(request.body)
         except ValidationError as error:
@@ -98,6 +100,16 @@ class Sandbox(Helpdesk):
             return []
         if event.type in ("typing", "read"):
             return [Signal(ticket_id=event.ticket, kind=event.type)]
+        if event.type == "set_apart":
+            return [
+                Correction(
+                    ticket_id=event.ticket,
+                    external_id=event.id,
+                    message_id=event.message,
+                    by=event.agent,
+                    at=event.at,
+                )
+            ]
         if event.type == "reply":
             if not event.text.strip():
                 raise PayloadError("the reply is empty")

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from chalicelib.errors import PayloadError
 from chalicelib.ports import Helpdesk, PluginSettings, Signal, WebhookRequest
-from chalicelib.schema import Conversation, Message, Moment, Reply, TicketChange
+from chalicelib.schema import Conversation, Correction, Message, Moment, Reply, TicketChange
 from connectors import http
 from connectors.signing import Secrets, StandardWebhook
 
@@ -50,11 +50,17 @@ class _NoteCreated(_Event):
     type: Literal["note.created"]
 
 
+class _MessageSetApart(_Event):
+    type: Literal["message.set_apart"]
+    message_id: str | None = Field(default=None, min_length=1, max_length=64)
+    author: str = Field(default="", max_length=200)
+
+
 class _AgentActive(_Event):
     type: Literal["agent.typing", "agent.read"]
 
 
-_Any = _ReplyCreated | _TicketMoved | _NoteCreated | _AgentActive
+_Any = _ReplyCreated | _TicketMoved | _NoteCreated | _MessageSetApart | _AgentActive
 _ANY_EVENT: TypeAdapter[_Any] = TypeAdapter(Annotated[_Any, Field(discriminator="type")])
 
 
@@ -130,7 +136,7 @@ class WebhookDesk(Helpdesk):
     def verify(self, request: WebhookRequest) -> None:
         self._signature.verify(request)
 
-    def parse(self, request: WebhookRequest) -> list[Reply | TicketChange | Signal]:
+    def parse(self, request: WebhookRequest) -> list[Reply | TicketChange | Signal | Correction]:
         try:
             return _translated(_ANY_EVENT.validate_json(request.body), request)
         except ValidationError as error:
@@ -138,7 +144,9 @@ class WebhookDesk(Helpdesk):
             raise PayloadError(f"the event is malformed: {first['loc']} {first['type']}") from None
 
 
-def _translated(event: _Event, request: WebhookRequest) -> list[Reply | TicketChange | Signal]:
+def _translated(
+    event: _Event, request: WebhookRequest
+) -> list[Reply | TicketChange | Signal | Correction]:
     at = event.at or request.received_at
     match event:
         case _ReplyCreated():
@@ -157,6 +165,16 @@ def _translated(event: _Event, request: WebhookRequest) -> list[Reply | TicketCh
                     ticket_id=event.ticket_id,
                     external_id=request.header("webhook-id"),
                     state="closed" if event.type == "ticket.closed" else "open",
+                    at=at,
+                )
+            ]
+        case _MessageSetApart():
+            return [
+                Correction(
+                    ticket_id=event.ticket_id,
+                    external_id=request.header("webhook-id"),
+                    message_id=event.message_id,
+                    by=event.author,
                     at=at,
                 )
             ]

@@ -34,7 +34,7 @@ class Client:
         return self._post("/local/say", {**asked, "file": file})
 
     def agent(self, ticket: str, act: str, text: str = "") -> None:
-        """Act as an agent: `reply`, `note`, `close`, `reopen`."""
+        """Act as an agent: `reply`, `note`, `close`, `reopen`, `set_apart` with a message's id."""
         self._post("/local/agent", {"ticket": ticket, "act": act, "text": text})
 
     def state(self) -> dict[str, Any]:

@@ -75,15 +75,19 @@ class Desk:
         self._records.set_state(ticket, state)
         return self._say(ticket, "closed" if state == "closed" else "reopened", "")
 
+    def set_apart(self, ticket: str, message: str) -> bool:
+        """Say that a message is not the same question as the ticket's."""
+        return self._say(ticket, "set_apart", "", message=message)
+
     def signal(self, ticket: str, kind: str) -> bool:
         """`typing` or `read`: told at once or never."""
         at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         self._post({"type": kind, "ticket": ticket, "id": uuid.uuid4().hex, "at": at})
         return True
 
-    def _say(self, ticket: str, kind: str, text: str) -> bool:
+    def _say(self, ticket: str, kind: str, text: str, **more: str) -> bool:
         event = uuid.uuid4().hex
-        entry = {"text": text, "agent": AGENT, "own": True, "event": event}
+        entry = {"text": text, "agent": AGENT, "own": True, "event": event, **more}
         known = self._records.add_entry(event, ticket, kind, entry)
         self._wake.set()
         return known
@@ -107,6 +111,7 @@ class Desk:
                     "id": entry["event"],
                     "text": entry["text"],
                     "agent": entry["agent"],
+                    "message": entry.get("message"),
                     "at": entry["at"].replace("+00:00", "Z"),
                 }
                 if self._post(event):

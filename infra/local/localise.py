@@ -176,3 +176,6 @@ def _references(document: Document) -> Iterator[tuple[str, str, Callable[[], str
                 for reference in given if isinstance(given, list) else [given]:
                     if isinstance(reference, str) and ":" in reference:
                         yield f'{kind} "{name}": {key}', reference, maker
+    for reference in (document.contacts_api or {}).get("secrets", ()):
+        if isinstance(reference, str) and ":" in reference:
+            yield "contacts_api: secrets", reference, _webhook_secret

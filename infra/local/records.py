@@ -57,11 +57,12 @@ class Records:
             found = db.execute("SELECT number FROM tickets WHERE key = ?", (key,)).fetchone()
             if found:
                 return f"T{found['number']}"
-            message = fields.pop("message")
+            # Priority has a column of its own, which changes; fields are as the ticket was opened.
+            message, priority = fields.pop("message"), fields.pop("priority", "normal")
             number = db.execute(
                 "INSERT INTO tickets (key, fields, state, priority, at)"
                 " VALUES (?, ?, 'open', ?, ?)",
-                (key, json.dumps(fields), fields.get("priority", "normal"), _now()),
+                (key, json.dumps(fields), priority, _now()),
             ).lastrowid
             self._insert(db, f"{key}-first", f"T{number}", "message", message)
             return f"T{number}"

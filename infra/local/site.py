@@ -202,7 +202,10 @@ class Site:
         )
 
     def _agent(self) -> tuple[Response, int]:
-        """{ticket, act: reply|note|close|reopen|typing|read, text}"""
+        """{ticket, act: reply|note|close|reopen|set_apart|typing|read, text}
+
+        The text of `set_apart` is our id of the message.
+        """
         asked = request.get_json()
         ticket, act, text = asked["ticket"], asked["act"], asked.get("text", "").strip()
         if act in ("reply", "note") and not text:
@@ -212,6 +215,7 @@ class Site:
             "note": lambda: self._desk.note(ticket, text),
             "close": lambda: self._desk.set_state(ticket, "closed"),
             "reopen": lambda: self._desk.set_state(ticket, "open"),
+            "set_apart": lambda: self._desk.set_apart(ticket, text),
             "typing": lambda: self._desk.signal(ticket, "typing"),
             "read": lambda: self._desk.signal(ticket, "read"),
         }

@@ -20,7 +20,8 @@ from infra.local.client import Client
 from infra.local.world import Address
 
 QUESTION = "你好，请问龙井茶怎么保存？"
-AGAIN = "您好：\n\n请问一下龙井茶怎么保存？\n\n谢谢！\n\n发自我的 iPhone"
+AGAIN = "客服您好：\n\n想請問一下，龍井茶要怎麼保存呢？\n\n謝謝！\n\n發自我的 iPhone"
+IN_ENGLISH = "How should I store the Longjing tea at home so that it keeps fresh?"
 ANSWER = "密封后放进冰箱冷藏，避光防潮，建议半年内喝完。"
 PATIENCE_SECONDS = 20.0
 
@@ -73,12 +74,20 @@ def _play(story: Story, client: Client) -> None:
     client.agent(ticket["id"], "reply", ANSWER)
     story.wait("the answer arrives on WeChat", lambda s: _received(s, "wechat", ANSWER))
     story.say("Li", "reads the answer on WeChat", "cyan")
-    story.say("Li", f"asks again, by email: {AGAIN.split(chr(10))[2]}", "cyan")
+    story.say("Li", f"asks again, by email: {AGAIN.splitlines()[2]}", "cyan")
     client.say("li", "email", AGAIN, subject="茶叶咨询")
     mail = story.wait("the answer arrives by email", lambda s: _received(s, "email", ANSWER))
     story.say("Li", f"gets the earlier answer by email: {mail['subject']}", "cyan")
-    joined = story.wait("the repeat joins the ticket", lambda s: _repeat(s, ticket["id"]))
+    joined = story.wait("the repeat joins the ticket", lambda s: _joined(s, ticket["id"], "repeat"))
     story.say("AskOnce", f"ticket {ticket['id']}: {joined['verdict']['reason']}")
+    story.say("Li", f"asks once more, in English: {IN_ENGLISH}", "cyan")
+    client.say("li", "email", IN_ENGLISH, subject="Tea")
+    related = story.wait(
+        "the question in other words joins the ticket",
+        lambda s: _joined(s, ticket["id"], "related"),
+    )
+    why = related["verdict"]
+    story.say("AskOnce", f"ticket {ticket['id']}: {why['reason']}: {', '.join(why['evidence'])}")
     known = {t["id"] for t in client.state()["tickets"]}
     story.say("Mallory", f"asks the same by email, forging Li's address: {QUESTION}", "red")
     client.say("mallory", "email", QUESTION, subject="茶叶咨询")
@@ -97,10 +106,10 @@ def _received(state: dict[str, Any], channel: str, text: str) -> Any:
     return next((line for line in lines if text in line["text"]), None)
 
 
-def _repeat(state: dict[str, Any], ticket_id: str) -> Any:
+def _joined(state: dict[str, Any], ticket_id: str, outcome: str) -> Any:
     ticket = next(t for t in state["tickets"] if t["id"] == ticket_id)
     messages = (e for e in ticket["entries"] if e["kind"] not in ("note", "reply"))
-    return next((m for m in messages if m["verdict"]["outcome"] == "repeat"), None)
+    return next((m for m in messages if m["verdict"]["outcome"] == outcome), None)
 
 
 def _demand_right_end(
@@ -111,8 +120,8 @@ def _demand_right_end(
     if set(ours) != {ticket_id, strange_id}:
         raise StoryError(f"there are other tickets than two: {sorted(ours)}")
     said = [e for e in ours[ticket_id]["entries"] if e["kind"] not in ("note", "reply")]
-    if [e["channel"] for e in said] != ["wechat", "email"]:
-        raise StoryError("the ticket does not hold one message from each of two channels")
+    if [e["channel"] for e in said] != ["wechat", "email", "email"]:
+        raise StoryError("the ticket does not hold what was asked, on two channels")
     answers = [
         line for line in state["lines"] if line["direction"] == "in" and ANSWER in line["text"]
     ]

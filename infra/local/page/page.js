@@ -172,7 +172,14 @@ function showLines() {
       const item = make("li", l.direction);
       if (l.subject) item.append(make("span", "subject", l.subject));
       const files = (l.files ?? []).map((f) => `📎 ${f.name || f.media_type}`);
-      item.append([l.text, ...files].filter(Boolean).join("\n"));
+      const { text, choices } = chosenFrom(l);
+      item.append([text, ...files].filter(Boolean).join("\n"));
+      for (const { label, value } of choices) {
+        const choice = make("button", "choice", label);
+        choice.type = "button";
+        choice.onclick = () => post("/local/say", { person, inbox: channel, text: value });
+        item.append(choice);
+      }
       item.append(make("small", "", `${clock(l.at)}${l.passive ? " · in WeChat's own response" : ""}`));
       return item;
     }));
@@ -181,9 +188,18 @@ function showLines() {
   }
 }
 
+/** What a phone shows of a line: WeChat's links that say a word are something to tap. */
+function chosenFrom(line) {
+  const links = /\s*<a href="weixin:\/\/bizmsgmenu\?msgmenucontent=([^&"]*)[^"]*">([^<]*)<\/a>/g;
+  const text = line.text ?? "";
+  if (line.direction !== "in" || line.channel !== "wechat") return { text, choices: [] };
+  const tapped = [...text.matchAll(links)].map(([, value, label]) => ({ value, label }));
+  return { text: text.replace(links, ""), choices: [...tapped, ...(line.choices ?? [])] };
+}
+
 // The helpdesk
 
-const isMessage = (entry) => !["note", "reply", "closed", "reopened"].includes(entry.kind);
+const isMessage = (entry) => !["note", "reply", "closed", "reopened", "set_apart"].includes(entry.kind);
 
 function showTickets() {
   at(".count").textContent = state.tickets.length ? `${state.tickets.length} ticket${state.tickets.length > 1 ? "s" : ""}` : "";
@@ -219,7 +235,8 @@ function showTicket(ticket) {
     article.replaceChildren(make("p", "blank", "No tickets yet. Write as a customer on the left: each message is a real webhook, signed and encrypted as its provider does it."));
     return;
   }
-  const shown = JSON.stringify([ticket.id, ticket.state, ticket.entries.length]);
+  const left = ticket.entries.map((e) => e.id && leftFor(e)?.id);
+  const shown = JSON.stringify([ticket.id, ticket.state, ticket.entries.length, left]);
   if (article.dataset.shown === shown) return;
   const draft = article.dataset.ticket === ticket.id ? article.querySelector("textarea")?.value ?? "" : "";
   article.dataset.shown = shown;
@@ -227,7 +244,7 @@ function showTicket(ticket) {
   const close = make("button", "", ticket.state === "closed" ? "Reopen" : "Close");
   close.type = "button";
   close.onclick = () => post("/local/agent", { ticket: ticket.id, act: ticket.state === "closed" ? "reopen" : "close" });
-  const entries = make("ol", "entries", null, ...ticket.entries.map(entry));
+  const entries = make("ol", "entries", null, ...ticket.entries.map((e) => entry(e, ticket)));
   article.replaceChildren(
     make("div", "head", null, make("div", "", null, make("strong", "", `${ticket.id} · ${ticket.reference}`), chips(ticket)), close),
     entries, make("p", "live", live.get(ticket.id) ?? ""), answerForm(ticket, draft));
@@ -262,7 +279,26 @@ function showCustomer(visitor, words, seconds) {
   }
 }
 
-function entry(e) {
+/** Messages that somebody said are another question: they are on a ticket of their own. */
+const leftFor = (e) => state.tickets.find((t) => t.entries.some((x) => x.id === e.id && x.verdict?.rule === "undone"));
+
+/** Why a message joined the ticket, and the way to take it out again. */
+function joined(e, ticket) {
+  const { outcome, evidence, veto, opinion } = e.verdict;
+  const facts = [evidence?.length && `Both say: ${evidence.join("; ")}`, veto && `Not answered: ${veto}`, opinion && `Second opinion: ${opinion}`];
+  const box = make("div", "why", facts.filter(Boolean).join(" · "));
+  const other = leftFor(e);
+  if (other && other.id !== ticket.id) box.append(make("b", "", ` Now on ticket ${other.id}.`));
+  else if (["repeat", "related"].includes(outcome) && !other) {
+    const button = make("button", "apart", "Not the same question");
+    button.type = "button";
+    button.onclick = () => { button.disabled = true; post("/local/agent", { ticket: ticket.id, act: "set_apart", text: e.id }); };
+    box.append(button);
+  }
+  return box;
+}
+
+function entry(e, ticket) {
   if (!isMessage(e)) return remark(e);
   const proven = e.evidence.some((x) => x.address === e.address && x.level === "verified");
   const by = make("div", "by", null, make("span", "chip", nameOf(e.channel)));
@@ -275,7 +311,7 @@ function entry(e) {
   for (const file of e.files ?? []) item.append(attachment(file));
   if (e.location) item.append(make("div", "said", `📍 ${e.location.label} (${e.location.latitude}, ${e.location.longitude})`));
   if (e.link) item.append(make("div", "said", `🔗 ${e.link.title} ${e.link.url}`));
-  if (verdict.reason) item.append(make("div", "why", `Why: ${verdict.reason}`));
+  if (verdict.reason) item.append(make("div", "why", `Why: ${verdict.reason}`), joined(e, ticket));
   return item;
 }
 
@@ -291,7 +327,7 @@ function attachment(file) {
 }
 
 function remark(e) {
-  const titles = { note: e.agent ? `Note by ${e.agent}` : "Note by AskOnce", reply: `Answer by ${e.agent}`, closed: "Closed", reopened: "Reopened" };
+  const titles = { note: e.agent ? `Note by ${e.agent}` : "Note by AskOnce", reply: `Answer by ${e.agent}`, closed: "Closed", reopened: "Reopened", set_apart: `${e.agent}: not the same question` };
   const by = make("div", "by", null, make("strong", "", titles[e.kind]), make("time", "", clock(e.at)));
   if (e.kind === "reply") by.append(make("span", "fate", fates.get(e.event) ?? ""));
   const item = make("li", e.kind, null, by, make("div", "said", e.text));

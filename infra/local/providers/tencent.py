@@ -15,6 +15,7 @@ from infra.local.records import Records
 
 Settings = Callable[[], Any]
 _TEXT_BYTES = 2048
+_MENU_BYTES = 1024
 _FILE_KINDS = ("image", "voice", "video", "file")
 
 
@@ -63,6 +64,10 @@ class _Fake:
                 return jsonify(errcode=44004, errmsg="empty content")
             if len(line["text"].encode()) > _TEXT_BYTES:
                 return jsonify(errcode=45002, errmsg="content size out of limit")
+        elif kind == "msgmenu" and len(asked[kind]["head_content"].encode()) <= _MENU_BYTES:
+            line["text"] = asked[kind]["head_content"]
+            chosen = [item["click"]["content"] for item in asked[kind]["list"]]
+            line["choices"] = [{"label": word, "value": word} for word in chosen]
         elif kind in _FILE_KINDS:
             held = self._records.file(asked[kind]["media_id"])
             if held is None:

@@ -1,6 +1,6 @@
-"""Rebuild chalicelib/rarity.json: how often common words are used.
+"""How often common words and characters are used: chalicelib/rarity.json, for `repeats.rarest`.
 
-`make repeats-model` runs it in an environment of its own. The frequencies are wordfreq's
+The frequencies are wordfreq's
 (https://github.com/rspeer/wordfreq, data CC BY-SA 4.0; see NOTICE). Rarer words than these weigh
 one each, so they need no entry.
 """
@@ -10,21 +10,23 @@ import math
 from collections import Counter
 from pathlib import Path
 
-from wordfreq import top_n_list, word_frequency
-
-TABLE = Path(__file__).resolve().parent.parent / "chalicelib" / "rarity.json"
+TABLE = Path(__file__).resolve().parents[2] / "chalicelib" / "rarity.json"
 #: A word this rare weighs 0.97, next to nothing less than one.
 RAREST = 1e-5
 
 
 def english() -> dict[str, float]:
     """Shares of words."""
+    from wordfreq import top_n_list, word_frequency
+
     shares = {w: word_frequency(w, "en") for w in top_n_list("en", 20_000, wordlist="large")}
     return {w: p for w, p in shares.items() if p >= RAREST and w.isascii()}
 
 
 def chinese() -> dict[str, float]:
     """Shares of characters, counted over words."""
+    from wordfreq import top_n_list, word_frequency
+
     counts: Counter[str] = Counter()
     for word in top_n_list("zh", 200_000, wordlist="large"):
         share = word_frequency(word, "zh")
@@ -39,7 +41,3 @@ def main() -> None:
     table = {w: round(100 * math.log10(p * 1e9)) for w, p in sorted(shares.items())}
     text = json.dumps(table, ensure_ascii=False, separators=(",", ":"))
     TABLE.write_text(text + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
