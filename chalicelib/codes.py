@@ -77,10 +77,9 @@ class NoCodeError(AskOnceError):
 
 def code_in(message: Message) -> str | None:
     """The six digits of a proven sender's message that says nothing else."""
-    text = unicodedata.normalize("NFKC", message.text)
-    if message.kind is not Kind.TEXT or len(text) > _LONGEST:
+    if message.kind is not Kind.TEXT or len(message.text) > _LONGEST:
         return None
-    found = _NOTHING_BUT_A_CODE.fullmatch(text)
+    found = _NOTHING_BUT_A_CODE.fullmatch(unicodedata.normalize("NFKC", message.text))
     if not found or identity.sender(message)[1] is not Level.VERIFIED:
         return None
     return re.sub(r"\D", "", found[1])

@@ -275,7 +275,7 @@ def stops(a: Prepared, b: Prepared) -> str | None:
 
 
 def _another_thing(a: Prepared, b: Prepared) -> str | None:
-    """Two Chinese words of one kind, as 红茶 and 绿茶, 男装 and 女装: the last character is that."""
+    """Two Chinese words of one kind, as 红茶 and 绿茶: their last character names that."""
     ours, theirs = ([w for w in p.words if len(w) > 1 and w[0] > "\u3400"] for p in (a, b))
     for one in ours:
         for other in theirs:

@@ -136,7 +136,8 @@ ACTS: list[Callable[[Story], None]] = [
     settle,
 ]
 POINTS = Story().play().plug.points
-SAID = [QUESTION, QUESTION, QUESTION, "And for how long does loose tea keep when I store it so?", "thanks", "hello?"]
+MORE = "And for how long does loose tea keep when I store it so?"
+SAID = [QUESTION, QUESTION, QUESTION, MORE, "thanks", "hello?"]
 REFUSED = "Not delivered: the number is unknown"
 LOST = f"Not delivered: {MAY_HAVE_ARRIVED}"
 

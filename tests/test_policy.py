@@ -72,7 +72,7 @@ def test_braces_in_an_answer_are_just_braces() -> None:
 )
 def test_a_template_with_another_name_is_refused_when_it_is_read(template: str, fault: str) -> None:
     with pytest.raises(ValidationError, match=fault):
-        Words(answered="", in_progress=template)
+        Words.model_validate({"answered": "", "in_progress": template})
 
 
 def test_thresholds_and_times_out_of_range_are_refused() -> None:

@@ -123,7 +123,11 @@ def test_what_is_answered_is_asked_in_nearly_the_same_words() -> None:
     ("one", "other", "named"),
     [
         ("My card has been frozen, what do I do?", "卡被冻住了咋整", "卡 / card"),
-        ("我的包裹一直没有动，是不是丢了？", "has my parcel been lost? it does not move", "lost / 丢"),
+        (
+            "我的包裹一直没有动，是不是丢了？",
+            "has my parcel been lost? it stays still",
+            "lost / 丢",
+        ),
     ],
 )
 def test_a_question_is_known_again_in_the_other_language_and_says_by_which_words(

@@ -442,6 +442,7 @@ def test_the_threshold_that_fits_is_computed_from_the_owners_judgements(opened: 
     ("words", "fits", "says"),
     [
         ("NYNNYY", "0.51", "1 mistake; precision 100 %, recall 67 %"),
+        ("NYNYYY", "0.42", "1 mistake; precision 100 %, recall 75 %"),
         ("YYYYNN", "0.2", "2 mistakes; precision 67 %, recall 100 %"),
         ("YNNNNN", "0.85", "1 mistake; precision –, recall 0 %"),
         ("NNNNNY", "0.68", "0 mistakes; precision 100 %, recall 100 %"),
