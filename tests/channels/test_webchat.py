@@ -439,7 +439,7 @@ def test_a_visitor_sees_the_words_and_nothing_of_what_we_think() -> None:
     shown = told(response)
     assert shown["after"] == 5
     assert set(shown["messages"][0]) == {
-        "seq", "id", "client_id", "from", "author", "text", "files", "at",
+        "seq", "id", "client_id", "from", "author", "text", "files", "at", "choices",
     }  # fmt: skip
     assert "asked before" not in response.body
 
