@@ -132,9 +132,9 @@ def webchat_messages(inbox: str) -> Response:
 
 
 def _number(request: WebhookRequest, name: str) -> int:
-    text = request.param(name)
-    if not text:
+    if name not in dict(request.query):
         return 0
+    text = request.param(name)
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise WebhookError(f"{name} is no number")
     return int(text)

@@ -79,7 +79,7 @@ class Customers:
         except NoAddressError as error:
             return Result(address, "refused", str(error))
         customer = identity.CUSTOMER + customer_id
-        outcome = _decided(
+        outcome = decided(
             lambda: self.contacts.prove(known, customer, Proof(source, self.clock(), by))
         )
         if outcome in REFUSALS:
@@ -94,7 +94,7 @@ class Customers:
             return Result(address, "refused", str(error))
         if known not in {link.address for link in self.links(customer_id)}:
             return Result(known, "already")
-        _decided(lambda: self.contacts.unlink(known, by=by, source=identity.WITHDRAWN))
+        decided(lambda: self.contacts.unlink(known, by=by, source=identity.WITHDRAWN))
         return Result(known, "unlinked")
 
     def links(self, customer_id: str) -> list[AddressLink]:
@@ -105,7 +105,7 @@ class Customers:
             return []
 
 
-def _decided(act: Callable[[], Any]) -> Any:
+def decided(act: Callable[[], Any]) -> Any:
     """Decide again for as long as somebody else writes to the same contact."""
     for _ in range(_TRIES):
         try:

@@ -312,7 +312,10 @@ def contacts_link(address: str, to: str, because: str, folder: Path) -> None:
     """Say that ADDRESS is the same person as TO."""
     for each in (address, to):
         _demand_address(each)
-    link = _contacts(_pipeline(folder)).link(address, to, source=because, by=_user())
+    from chalicelib.customers import decided
+
+    found = _contacts(_pipeline(folder))
+    link = decided(lambda: found.link(address, to, source=because, by=_user()))
     click.echo(f"{link.address} belongs to contact {link.contact_id}")
 
 
@@ -322,7 +325,10 @@ def contacts_link(address: str, to: str, because: str, folder: Path) -> None:
 @plain_errors
 def contacts_unlink(address: str, folder: Path) -> None:
     """Give ADDRESS a contact of its own again, with the questions it asked."""
-    link = _contacts(_pipeline(folder)).unlink(address, by=_user())
+    from chalicelib.customers import decided
+
+    found = _contacts(_pipeline(folder))
+    link = decided(lambda: found.unlink(address, by=_user()))
     click.echo(f"{link.address} belongs to contact {link.contact_id}")
 
 
