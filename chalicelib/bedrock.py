@@ -19,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from chalicelib.errors import RejectedError, RetryableError
 from chalicelib.ports import Adviser, Comparison, Opinion, Scorer
-from chalicelib.repeats import SHIPPED
 from chalicelib.schema import Question
+from chalicelib.shipped import SHIPPED
 
 T = TypeVar("T")
 

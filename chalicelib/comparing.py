@@ -14,9 +14,9 @@ from chalicelib.errors import DeliveryError
 from chalicelib.items import GivenOpinion
 from chalicelib.judge import SecondOpinion
 from chalicelib.ports import Adviser, Comparison, Opinion
-from chalicelib.repeats import SHIPPED
 from chalicelib.schema import Outcome, Question, Verdict
 from chalicelib.settings import Deployment
+from chalicelib.shipped import SHIPPED
 from chalicelib.store import Store
 
 _KEY = "opinions"

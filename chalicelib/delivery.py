@@ -233,7 +233,9 @@ class Deliverer(Worker):
                 if self._opted_out(moved):
                     continue
                 try:
-                    return self._send_all(claim, moved, notes.sent_elsewhere(why, moved))
+                    return self._send_all(
+                        claim, moved, notes.sent_elsewhere(why, moved, self._agents_language)
+                    )
                 except ClosedError:
                     continue
         return self._hold(claim, message, why)
@@ -283,7 +285,9 @@ class Deliverer(Worker):
             self.store.commit(held.change(held=ledger.held))
         except ConflictError:
             raise RetryableError("the window is changing", retry_after_seconds=0) from None
-        claim.finish(Step.HELD, message=message, failure=why, untold=notes.held(why))
+        claim.finish(
+            Step.HELD, message=message, failure=why, untold=notes.held(why, self._agents_language)
+        )
         self.report("held", message=message.id, inbox=message.inbox, why=why)
         self.store.enqueue_note(claim.noun)
 
@@ -306,7 +310,7 @@ class Deliverer(Worker):
         self.report("released", message=message_id)
 
     def _undelivered(self, claim: Claim, why: str) -> None:
-        claim.finish(Step.FAILED, failure=why, untold=notes.undelivered(why))
+        claim.finish(Step.FAILED, failure=why, untold=notes.undelivered(why, self._agents_language))
         self.report("undelivered", message=claim.noun.message.id, why=why)
         self.store.enqueue_note(claim.noun)
 

@@ -1,4 +1,4 @@
-"""What a webhook says that is no message: a receipt for what we sent, a notice to fetch something.
+"""What a webhook says that is no message: a receipt, a notice to fetch something, a correction.
 
 Stored with one write like a message, brought to a queue by the stream, done by a worker. A source
 is one group of its queue: its cursor is read and moved by one worker at a time.
@@ -10,10 +10,12 @@ from datetime import timedelta
 from typing import Any
 
 from chalicelib import notes
-from chalicelib.errors import ConflictError, RejectedError, RetryableError
+from chalicelib.corrections import Corrections
+from chalicelib.errors import ConflictError, NotFoundError, RejectedError, RetryableError
 from chalicelib.items import Held, Step, Stored
+from chalicelib.policy import Language
 from chalicelib.ports import FetchingConnector
-from chalicelib.schema import Delivery, Message, Notice, Receipt
+from chalicelib.schema import Delivery, Instruction, Message, Notice, Receipt
 from chalicelib.worker import Worker
 
 #: A receipt may overtake the write that remembers what it is for, but not for long.
@@ -25,7 +27,7 @@ _ORDER = list(Delivery)
 
 @dataclass(frozen=True)
 class Errands(Worker):
-    """Receipts and notices, once they are stored."""
+    """Receipts, notices and instructions, once they are stored."""
 
     def relay(self, errand_id: str, attempt: str = "") -> None:
         """Bring a stored errand to its queue."""
@@ -38,10 +40,13 @@ class Errands(Worker):
         held = self.store.errand(errand_id)
         if held is None or held.noun.done:
             return
-        if isinstance(held.noun.item, Receipt):
-            self._note(held.noun.item)
+        item = held.noun.item
+        if isinstance(item, Receipt):
+            self._note(item)
+        elif isinstance(item, Notice):
+            self._fetch(item, keep)
         else:
-            self._fetch(held.noun.item, keep)
+            self._correct(item)
         self.store.finish_errand(held)
 
     # Receipts
@@ -54,7 +59,7 @@ class Errands(Worker):
         while held := self.store.message(message_id):
             if held.noun.claimed_until and held.noun.claimed_until > self.clock():
                 raise RetryableError("what this receipt is for is at work", retry_after_seconds=5)
-            changed = after(held.noun, receipt)
+            changed = after(held.noun, receipt, self._agents_language)
             try:
                 if changed != held.noun:
                     self.store.commit(Held(changed, held.version))
@@ -91,8 +96,27 @@ class Errands(Worker):
                 return
         raise RetryableError("there is more to fetch", retry_after_seconds=0)
 
+    # Instructions
 
-def after(stored: Stored, receipt: Receipt) -> Stored:
+    def _correct(self, told: Instruction) -> None:
+        """Do what an agent said, or tell on the ticket why it cannot be done."""
+        worker = Corrections(self.store, self.deployment, self.clock, self.report)
+        try:
+            worker.correct(told.helpdesk, told.conversation_id, told.correction)
+        except NotFoundError as error:
+            self.report("uncorrected", errand=told.id, why=type(error).__name__)
+            self._answer(told, notes.uncorrected(str(error), self._agents_language))
+
+    def _answer(self, told: Instruction, note: str) -> None:
+        conversation = self.store.conversation(told.conversation_id)
+        if conversation is None:
+            return  # erased meanwhile
+        self.deployment.helpdesk(told.helpdesk).add_note(
+            told.correction.ticket_id, note, conversation.noun, idempotency_key=told.id
+        )
+
+
+def after(stored: Stored, receipt: Receipt, language: Language) -> Stored:
     """A message after a receipt: a state never falls back, and a failure is told to agents once."""
     if stored.delivery and _ORDER.index(stored.delivery) >= _ORDER.index(receipt.state):
         return stored
@@ -108,6 +132,6 @@ def after(stored: Stored, receipt: Receipt) -> Stored:
             "step": Step.FAILED,
             "sending": False,
             "failure": why,
-            "untold": notes.undelivered(why),
+            "untold": notes.undelivered(why, language),
         }
     )

@@ -54,6 +54,7 @@ from chalicelib.schema import (
     Conversation,
     Delivery,
     Direction,
+    Instruction,
     Kind,
     Message,
     Moment,
@@ -204,9 +205,9 @@ class Sent(Noun):
 
 
 class Errand(Noun):
-    """A receipt or a notice, and whether it is done."""
+    """A receipt, a notice or an instruction, and whether it is done."""
 
-    item: Receipt | Notice
+    item: Receipt | Notice | Instruction
     done: bool = False
     due_at: Moment | None = None
     drives: int = 0
@@ -407,7 +408,7 @@ def listed_under(day: str) -> str:
 
 
 def is_errand(stored_id: str) -> bool:
-    """Whether an id is that of a receipt or a notice, and not of a message."""
+    """Whether an id is that of an errand, and not of a message."""
     return stored_id.startswith("e")
 
 

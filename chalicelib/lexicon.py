@@ -14,9 +14,9 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 BITS = 512
 _BYTES = BITS // 8
@@ -82,23 +82,38 @@ class Lexicon:
             return -self.frequencies[place] / 10
         return _UNKNOWN if len(word) == 1 else None
 
-    def rarity(self, word: str) -> float:
-        """From 0 for the commonest word to 1 for what the table lacks."""
+    def entry(self, word: str) -> "Entry":
+        """What the table knows of a word, or what stands in for one that it lacks."""
         place = self.places.get(word)
         if place is None:
-            return 1.0
-        return half_weighed(10 ** (-self.frequencies[place] / 10))
+            return _foreign(word)
+        return Entry(
+            norm=self.norms[place] * self.largest / 255,
+            code=int.from_bytes(self.codes[place * _BYTES : (place + 1) * _BYTES], "little"),
+            rarity=half_weighed(10 ** (-self.frequencies[place] / 10)),
+        )
 
-    def norm_and_code(self, word: str) -> tuple[float, int]:
-        """How much a word counts, and its code."""
-        place = self.places.get(word)
-        if place is not None:
-            code = self.codes[place * _BYTES : (place + 1) * _BYTES]
-            return self.norms[place] * self.largest / 255, int.from_bytes(code, "little")
-        foreign = int.from_bytes(hashlib.sha512(word.encode("utf-8", "surrogatepass")).digest())
-        if word[0].isdigit():
-            return _DIGIT_NORM * min(len(word), _LONGEST_NUMBER), foreign
-        return _FOREIGN_NORM, foreign
+
+class Entry(NamedTuple):
+    """A word of the table."""
+
+    #: How much it counts.
+    norm: float
+    code: int
+    #: From 0 for the commonest word to 1 for what the table lacks.
+    rarity: float
+
+
+def _foreign(word: str) -> Entry:
+    code = int.from_bytes(hashlib.sha512(word.encode("utf-8", "surrogatepass")).digest())
+    digits = _DIGIT_NORM * min(len(word), _LONGEST_NUMBER)
+    return Entry(digits if word[0].isdigit() else _FOREIGN_NORM, code, 1.0)
+
+
+@lru_cache(maxsize=8192)
+def entry(word: str) -> Entry:
+    """The same of the shipped table, with a memory for what questions are made of."""
+    return lexicon().entry(word)
 
 
 def half_weighed(share: float) -> float:

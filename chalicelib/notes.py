@@ -141,6 +141,13 @@ _EN = {
     "opted_in": "The customer opted in again: messages to this address are sent.",
     "claimed": "The sender is not proven ({source}): this may be {address} or somebody else. "
     "Nothing was disclosed, no history was joined.",
+    "surging": "{customers} customers asked this within an hour: it may be an incident, or a "
+    "question that the FAQ lacks.",
+    "undelivered": "Not delivered: {why}",
+    "held": "Not sent yet: {why}. It goes out by itself as soon as the customer writes again.",
+    "sent_elsewhere": "Sent by {channel} to {address}, since {why}.",
+    "overdue": "The first reply is late: it was due by {due} UTC.",
+    "uncorrected": "AskOnce could not do that: {why}.",
 }
 _ZH = {
     "asked_repeat": "客户通过 {channel} 再次询问：与之前的问题相同（相似度 {score:.2f}）。",
@@ -165,6 +172,18 @@ _ZH = {
     "opted_in": "客户已恢复订阅，可以向此地址发送消息。",
     "claimed": "发送者身份未经验证（{source}）：可能是 {address}，也可能是其他人。"
     "没有透露任何信息，也没有关联历史记录。",
+    "surging": "一小时内有 {customers} 位客户提出了这个问题：可能是突发故障，"
+    "也可能是常见问题库中缺少的内容。",
+    "undelivered": "未送达：{why}",
+    "held": "尚未发送：{why}。客户再次来信后将自动发送。",
+    "sent_elsewhere": "已改用 {channel} 发送至 {address}，原因：{why}。",
+    "overdue": "首次回复已超时：应在 {due}（UTC）之前回复。",
+    "uncorrected": "AskOnce 无法执行：{why}。",
+    MAY_HAVE_ARRIVED: "发送过程中连接中断，客户可能收到了，也可能没有收到；"
+    "如果客户没有反应，请重新发送",
+    PARTED: "写下这条回复之后，发现此会话中有提问者其实是另一位客户：请确认要发给谁，再重新发送",
+    NO_LONGER_PROVEN: "已无法证明最初提问的是同一个人",
+    OPTED_OUT: "客户已退订发往此地址的消息；客户在那里发送 START 即可恢复",
     "another number or date": "号码或日期不同",
     "a negation on one side": "其中一方是否定的",
     "another step of the same matter": "同一件事的另一个步骤",
@@ -179,29 +198,38 @@ _ZH = {
 _WORDS: Mapping[Language, Mapping[str, str]] = {"en": _EN, "zh": _ZH}
 
 
-def surging(customers: int) -> str:
+def surging(customers: int, language: Language = "en") -> str:
     """That many ask the same: how many, never who or in which words."""
-    return (
-        f"{customers} customers asked this within an hour: it may be an incident, or a question "
-        "that the FAQ lacks."
-    )
+    return _WORDS[language]["surging"].format(customers=customers)
 
 
-def undelivered(why: str) -> str:
+def undelivered(why: str, language: Language = "en") -> str:
     """That a reply did not reach the customer."""
-    return f"Not delivered: {why}"
+    return _said("undelivered", why, language)
 
 
-def held(why: str) -> str:
+def held(why: str, language: Language = "en") -> str:
     """That a reply waits for the customer."""
-    return f"Not sent yet: {why}. It goes out by itself as soon as the customer writes again."
+    return _said("held", why, language)
 
 
-def sent_elsewhere(why: str, message: Message) -> str:
+def sent_elsewhere(why: str, message: Message, language: Language = "en") -> str:
     """That a reply took another channel than the one the customer used last."""
-    return f"Sent by {message.channel.value} to {message.address}, since {why}."
+    where = {"channel": message.channel.value, "address": message.address}
+    return _said("sent_elsewhere", why, language, **where)
 
 
-def overdue(due_at: datetime) -> str:
+def overdue(due_at: datetime, language: Language = "en") -> str:
     """That the first reply is late."""
-    return f"The first reply is late: it was due by {due_at:%H:%M} UTC."
+    return _WORDS[language]["overdue"].format(due=f"{due_at:%H:%M}")
+
+
+def uncorrected(why: str, language: Language = "en") -> str:
+    """That what an agent wanted of AskOnce cannot be done."""
+    return _said("uncorrected", why, language)
+
+
+def _said(key: str, why: str, language: Language, **where: str) -> str:
+    """With a reason, of those that are ours in the agents' language."""
+    say = _WORDS[language]
+    return say[key].format(why=say.get(why, why), **where)

@@ -20,7 +20,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from chalicelib import conversations, notes, parts
-from chalicelib.corrections import Corrections, was_undone
+from chalicelib.corrections import was_undone
 from chalicelib.crowd import Crowd
 from chalicelib.delivery import Deliverer
 from chalicelib.errands import Errands
@@ -48,6 +48,7 @@ from chalicelib.schema import (
     Conversation,
     Correction,
     Direction,
+    Instruction,
     Kind,
     Message,
     Notice,
@@ -56,6 +57,7 @@ from chalicelib.schema import (
     Ticket,
     TicketChange,
     digest,
+    errand_id,
     message_id,
 )
 from chalicelib.worker import Claim, Worker
@@ -131,8 +133,8 @@ class Pipeline(Worker):
         )
         return held
 
-    def _keep(self, item: Message | Receipt | Notice) -> None:
-        """Store whatever a provider said."""
+    def _keep(self, item: Message | Receipt | Notice | Instruction) -> None:
+        """Store what was said: once, with one write."""
         if isinstance(item, Message):
             self._store(item)
             return
@@ -345,10 +347,9 @@ class Pipeline(Worker):
         if message.id != conversation.first_message_id:
             helpdesk.add_comment(ticket.id, message, conversation, idempotency_key=key)
             self.report("commented", message=message.id, ticket=ticket.id)
-        language = self.deployment.document.policy.agents_language
-        told = notes.of(message, conversation, language)
+        told = notes.of(message, conversation, self._agents_language)
         if claim.noun.surge:
-            told.append(notes.surging(claim.noun.surge))
+            told.append(notes.surging(claim.noun.surge, self._agents_language))
         for n, note in enumerate(told):
             helpdesk.add_note(ticket.id, note, conversation, idempotency_key=f"{key}-note{n}")
         if was_undone(message):
@@ -362,11 +363,10 @@ class Pipeline(Worker):
         old = self.store.conversation((verdict and verdict.closest_conversation_id) or "")
         if old is None or old.noun.ticket is None:
             return  # it left before it was ever seen there
-        language = self.deployment.document.policy.agents_language
         try:
             self.deployment.helpdesk(old.noun.ticket.helpdesk).add_note(
                 old.noun.ticket.id,
-                notes.set_apart(message, new, ticket.id, language),
+                notes.set_apart(message, new, ticket.id, self._agents_language),
                 old.noun,
                 idempotency_key=f"{message.id}-left",
             )
@@ -468,7 +468,15 @@ class Pipeline(Worker):
         elif isinstance(item, Signal):
             self._show_agent(conversation_id, item.kind)
         elif isinstance(item, Correction):
-            self._as(Corrections).correct(helpdesk_name, conversation_id, item)
+            self._keep(
+                Instruction(
+                    id=errand_id(f"{_REPLIES}{helpdesk_name}", conversation_id, item.external_id),
+                    helpdesk=helpdesk_name,
+                    conversation_id=conversation_id,
+                    correction=item,
+                    received_at=received_at,
+                )
+            )
         else:
             self._store_reply(helpdesk_name, conversation_id, item, received_at)
 
@@ -609,7 +617,7 @@ class Pipeline(Worker):
         try:
             self.deployment.helpdesk(ticket.helpdesk).add_note(
                 ticket.id,
-                notes.overdue(due_at),
+                notes.overdue(due_at, self._agents_language),
                 conversation,
                 idempotency_key=f"{conversation.id}-overdue",
             )

@@ -9,16 +9,15 @@ same question. `judge` adds what is known besides the text.
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache, lru_cache
-from operator import mul
+from operator import add, itemgetter, mul, sub
 from pathlib import Path
+from typing import NamedTuple
 
 from chalicelib.chatter import is_chatter, is_number
-from chalicelib.lexicon import COSINES, half_weighed, lexicon
-from chalicelib.ports import Comparison, Match, Scorer
-from chalicelib.schema import Question
+from chalicelib.lexicon import COSINES, entry, half_weighed, lexicon
 from chalicelib.text import joined, normalise, numbers, tokens
 
 #: From here on a message belongs to the earlier question's ticket.
@@ -26,31 +25,35 @@ JOIN_THRESHOLD = 0.5
 #: From here on, with no veto, it is the same question.
 ANSWER_THRESHOLD = 0.85
 
-#: More words than these are not compared: a question has said by then what it asks.
+#: More words than these are not read: a question has said by then what it asks.
 _WORDS = 64
+#: Compared with each other are the heaviest of them, and none so light: those say little.
+_HEAVIEST, _LIGHT = 24, 0.1
 #: A number of so many characters is an order, a tracking or a phone number.
 _ID_CHARACTERS = 5
 
 
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(NamedTuple):
     """A text, ready to be compared."""
 
     normalised: str
     said: tuple[str, ...]
-    #: Each word once, with its norm and its code.
+    #: Each word that counts, once, with its norm and its code.
     words: tuple[str, ...]
     norms: tuple[float, ...]
     codes: tuple[int, ...]
     #: Length of the sum of the words' vectors, and of their norms.
     length: float
     total: float
+    #: How rare each word is, and the sum of the squares.
     rarities: dict[str, float]
+    rarity: float
     bigrams: frozenset[str]
     numbers: frozenset[str]
     #: What it says of negation and of the steps of a matter.
     negations: int
     steps: frozenset[str]
+    #: The share of its characters that are Chinese.
     chinese: float
 
 
@@ -65,28 +68,39 @@ def prepare(text: str) -> Prepared:
 def _prepared(
     said: Sequence[str], numbers_: frozenset[str], length: float | None = None
 ) -> Prepared:
-    table = lexicon()
     normalised = joined(said)
-    words = tuple(dict.fromkeys(said))
-    known = [table.norm_and_code(w) for w in words]
-    norms = tuple(n * math.sqrt(said.count(w)) for w, (n, _) in zip(words, known, strict=True))
-    codes = tuple(code for _, code in known)
     dense = normalised.replace(" ", "")
+    weighed = _weighed(said)
+    norms, codes = tuple(n for _, n, _ in weighed), tuple(c for _, _, c in weighed)
+    rarities = {word: entry(word).rarity for word in said}
     return Prepared(
         normalised=normalised,
         said=tuple(said),
-        words=words,
+        words=tuple(w for w, _, _ in weighed),
         norms=norms,
         codes=codes,
         length=length or _length(norms, codes),
         total=sum(norms) or 1.0,
-        rarities={w: table.rarity(w) for w in words},
-        bigrams=frozenset(dense[i : i + 2] for i in range(len(dense) - 1)),
+        rarities=rarities,
+        rarity=sum(r * r for r in rarities.values()) or 1.0,
+        bigrams=frozenset(map(add, dense, dense[1:])),
         numbers=numbers_,
         negations=len(_NEGATIONS.findall(normalised)),
         steps=_steps(normalised),
-        chinese=sum(c > "\u3400" for c in dense) / max(1, len(dense)),
+        chinese=sum(map("\u3400".__lt__, dense)) / max(1, len(dense)),
     )
+
+
+def _weighed(said: Sequence[str]) -> list[tuple[str, float, int]]:
+    """The words that count, with norm and code; said n times, one counts as much as √n."""
+    found = []
+    for word, times in Counter(said).items():
+        norm, code, _ = entry(word)
+        found.append((word, norm * math.sqrt(times) if times > 1 else norm, code))
+    heavy = [one for one in found if one[1] >= _LIGHT] or found
+    if len(heavy) > _HEAVIEST:
+        heavy = sorted(heavy, key=itemgetter(1), reverse=True)[:_HEAVIEST]
+    return heavy
 
 
 def stored(prepared: Prepared) -> str:
@@ -168,15 +182,14 @@ MEASURES = (
 def measure(a: Prepared, b: Prepared) -> list[float]:
     """How two texts compare, in numbers from about 0 to 1."""
     cosines = _cosines(a.codes, b.codes)
-    ours, theirs = [max(row) for row in cosines], list(map(max, zip(*cosines, strict=True)))
+    ours, theirs = list(map(max, cosines)), list(map(max, zip(*cosines, strict=True)))
     least, most = sorted(
         (sum(map(mul, ours, a.norms)) / a.total, sum(map(mul, theirs, b.norms)) / b.total)
     )
-    left = sorted((_heaviest(ours, a.norms), _heaviest(theirs, b.norms)))
     rare, rare_within = _rare(a, b)
     letters, letters_within = _letters(a, b)
     shared = a.numbers & b.numbers
-    lengths = sorted((math.log1p(a.total), math.log1p(b.total)))
+    differ = bool(a.numbers and b.numbers) * ((a.numbers != b.numbers) + (not shared))
     return [
         _product(a.norms, cosines, b.norms) / (a.length * b.length),
         least,
@@ -187,15 +200,14 @@ def measure(a: Prepared, b: Prepared) -> list[float]:
         letters_within,
         float(any(len(n) >= _ID_CHARACTERS for n in shared)),
         float(bool(shared)),
-        float(bool(a.numbers and b.numbers and a.numbers != b.numbers)) + float(
-            bool(a.numbers and b.numbers and not shared)),
-        *lengths,
+        float(differ),
+        *sorted((math.log1p(a.total), math.log1p(b.total))),
         abs(a.chinese - b.chinese),
         (a.chinese + b.chinese) / 2,
-        *left,
+        *sorted((_heaviest(ours, a.norms), _heaviest(theirs, b.norms))),
         float(a.negations % 2 != b.negations % 2),
         float(a.steps != b.steps),
-    ]  # fmt: skip
+    ]
 
 
 def _cosines(ours: Sequence[int], theirs: Sequence[int]) -> list[list[float]]:
@@ -208,19 +220,18 @@ def _product(
     ours: Sequence[float], cosines: Sequence[Sequence[float]], theirs: Sequence[float]
 ) -> float:
     """Of the sums of both sides' vectors."""
-    return math.fsum(n * sum(map(mul, row, theirs)) for n, row in zip(ours, cosines, strict=True))
+    return float(sum(map(mul, ours, [sum(map(mul, row, theirs)) for row in cosines])))
 
 
 def _heaviest(best: Sequence[float], norms: Sequence[float]) -> float:
     """How much the word weighs that has the least like it on the other side."""
-    return max((n * (1 - c) for n, c in zip(norms, best, strict=True)), default=0.0)
+    return float(max(map(sub, norms, map(mul, norms, best))))
 
 
 def _rare(a: Prepared, b: Prepared) -> tuple[float, float]:
     """How much the words both have weigh: of both sides, and of the shorter one."""
     both = sum(a.rarities[w] ** 2 for w in a.rarities.keys() & b.rarities.keys())
-    one, other = (sum(r * r for r in p.rarities.values()) or 1.0 for p in (a, b))
-    return both / math.sqrt(one * other), both / min(one, other)
+    return both / math.sqrt(a.rarity * b.rarity), both / min(a.rarity, b.rarity)
 
 
 def _letters(a: Prepared, b: Prepared) -> tuple[float, float]:
@@ -309,42 +320,8 @@ def agreed(a: Prepared, b: Prepared) -> tuple[str, ...]:
     cosines = _cosines(a.codes, b.codes)
     for word, norm, row in zip(a.words, a.norms, cosines, strict=True):
         cosine, at = max((c, n) for n, c in enumerate(row)) if row else (0.0, 0)
-        telling = a.rarities[word] >= _TELLING and not word[0].isdigit()
+        telling = entry(word).rarity >= _TELLING and not word[0].isdigit()
         if telling and cosine >= _ALIKE:
             theirs = b.words[at]
             found.append((norm * cosine, word if word == theirs else f"{word} / {theirs}"))
     return tuple(what for _, what in sorted(found, reverse=True)[:_NAMED])
-
-
-# The shipped scorer
-
-
-class Shipped(Scorer):
-    """Needs no network; its preparation is the text's words, its numbers, and its length."""
-
-    name = "shipped-2"
-
-    def prepare(self, text: str) -> str:
-        return stored(prepare(text))
-
-    def compare(self, text: str, questions: Sequence[Question]) -> Comparison:
-        ours = prepare(text)
-        return Comparison(
-            matches=[self._match(ours, self._of(q)) for q in questions],
-            scorer=self.name,
-            join_threshold=JOIN_THRESHOLD,
-            answer_threshold=ANSWER_THRESHOLD,
-        )
-
-    def _of(self, question: Question) -> Prepared:
-        kept = question.prepared.get(self.name)
-        return restored(kept) if kept else prepare(question.text)
-
-    def _match(self, ours: Prepared, theirs: Prepared) -> Match:
-        score = similarity(ours, theirs)
-        if score < JOIN_THRESHOLD / 2:
-            return Match(score=score)
-        return Match(score=score, agreed=agreed(ours, theirs), veto=stops(ours, theirs))
-
-
-SHIPPED = Shipped()

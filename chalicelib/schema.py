@@ -41,7 +41,7 @@ MESSAGE_ID_HALF = len("m") + 13
 
 
 def errand_id(inbox: str, source: str, *own: str) -> str:
-    """The id of a receipt or a notice: not a message, but work. Its first half is its source's."""
+    """The id of what is no message, but work, as a receipt: its first half is its source's."""
     return "e" + digest(inbox, source) + digest(*own)
 
 
@@ -643,6 +643,26 @@ class Notice(Noun):
     """What the fetch must show; expires."""
     received_at: Moment
     """When we took it."""
+
+
+class Instruction(Noun):
+    """A correction that an agent wants carried out."""
+
+    id: str
+    """Ours: `errand_id`."""
+    helpdesk: str
+    """Its configured name."""
+    conversation_id: str
+    """The conversation of the ticket that it was given on."""
+    correction: Correction
+    """What the agent said."""
+    received_at: Moment
+    """When we took it."""
+
+    @property
+    def inbox(self) -> str:
+        """Where it came in, as errands are reported."""
+        return f"replies/{self.helpdesk}"
 
 
 def json_schema() -> dict[str, Any]:

@@ -25,8 +25,9 @@ from chalicelib.errors import (
 )
 from chalicelib.limits import Limits
 from chalicelib.ports import Adviser, Allowance, Comparison, Match, Opinion, Scorer
-from chalicelib.repeats import SHIPPED, veto
+from chalicelib.repeats import veto
 from chalicelib.schema import Question
+from chalicelib.shipped import SHIPPED
 
 T = TypeVar("T")
 

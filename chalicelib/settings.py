@@ -33,9 +33,9 @@ from chalicelib.ports import (
     Scorer,
     TokenCache,
 )
-from chalicelib.repeats import SHIPPED
 from chalicelib.schema import Channel
 from chalicelib.scorers import ScorerSettings, SecondOpinionSettings
+from chalicelib.shipped import SHIPPED
 
 SECRETS_MAX_AGE_SECONDS = 300
 CONFIG_ENVIRONMENT = "ASKONCE_CONFIG"

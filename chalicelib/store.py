@@ -76,6 +76,7 @@ from chalicelib.schema import (
     Contact,
     Conversation,
     Direction,
+    Instruction,
     Message,
     Notice,
     Noun,
@@ -228,7 +229,7 @@ class Store:
 
     # Errands
 
-    def add_errand(self, item: Receipt | Notice) -> bool:
+    def add_errand(self, item: Receipt | Notice | Instruction) -> bool:
         """Record it once, with one request to the table; False if it is there already."""
         try:
             self.commit(Held(Errand(item=item)))
@@ -244,10 +245,10 @@ class Store:
         return self.errand(stored_id) if is_errand(stored_id) else self.message(stored_id)
 
     def enqueue_errand(self, errand: Errand, *, attempt: str = "") -> None:
-        """Queue it: a notice with what comes in, a receipt with what goes out."""
+        """Queue it: a receipt with what goes out, anything else with what comes in."""
         errand_id = errand.item.id
-        notice = isinstance(errand.item, Notice)
-        direction = Direction.INBOUND if notice else Direction.OUTBOUND
+        receipt = isinstance(errand.item, Receipt)
+        direction = Direction.OUTBOUND if receipt else Direction.INBOUND
         self._queues[direction].send(
             json.dumps({"message_id": errand_id}),
             group=errand_id[:MESSAGE_ID_HALF],

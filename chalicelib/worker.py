@@ -8,6 +8,7 @@ from typing import Any
 from chalicelib import conversations, identity
 from chalicelib.errors import ConflictError, RejectedError, RetryableError
 from chalicelib.items import Held, Step, Stored
+from chalicelib.policy import Language
 from chalicelib.ports import Connector
 from chalicelib.schema import AddressLink, Conversation, Message, Participant
 from chalicelib.settings import Deployment
@@ -48,6 +49,11 @@ class Worker:
     deployment: Deployment
     clock: Callable[[], datetime]
     report: Callable[..., None]
+
+    @property
+    def _agents_language(self) -> Language:
+        """Of notes for agents."""
+        return self.deployment.document.policy.agents_language
 
     def _claim(self, held: Held[Stored], lease_seconds: float, *, sending: bool = False) -> Claim:
         claimed = self.store.claim(held, lease_seconds, sending=sending)

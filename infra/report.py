@@ -18,8 +18,8 @@ from typing import Any
 from chalicelib.errors import ConfigurationError
 from chalicelib.pipeline import Pipeline
 from chalicelib.ports import Scorer
-from chalicelib.repeats import SHIPPED
 from chalicelib.schema import Message, Outcome
+from chalicelib.shipped import SHIPPED
 from infra.replay import Compared, History, Replay, Strangers, as_if_on
 
 TEMPLATE = Path(__file__).with_name("report.html")

@@ -18,8 +18,8 @@ from pathlib import Path
 import click
 
 from chalicelib.crowd import COMPARED_TOPICS, SHELF_TOPICS, Crowd, impersonal, word_pairs
-from chalicelib.repeats import SHIPPED
 from chalicelib.schema import Question
+from chalicelib.shipped import SHIPPED
 from connectors.quoting import without_history
 from tests.fakes import world
 

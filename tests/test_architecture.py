@@ -22,7 +22,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "policy": {"schema", "pydantic"},
     "identity": {"schema", "errors"},
     "lexicon": set(),
-    "repeats": {"chatter", "lexicon", "ports", "schema", "text"},
+    "repeats": {"chatter", "lexicon", "text"},
+    "shipped": {"ports", "repeats", "schema"},
     "chatter": {"text"},
     "judge": {"chatter", "policy", "ports", "schema", "text"},
     "conversations": {"judge", "schema", "policy"},
@@ -45,21 +46,22 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"worker"},
     "codes": {"contacts", "errors", "identity", "items", "policy", "ports", "schema", "worker"},
     "faq": {"errors", "policy", "ports", "pydantic", "repeats", "schema", "text"},
-    "bedrock": {"aws", "botocore", "errors", "ports", "pydantic", "repeats", "schema"},
-    "scorers": {"bedrock", "errors", "limits", "ports", "pydantic", "repeats", "schema"},
-    "comparing": {"errors", "items", "judge", "ports", "repeats", "schema", "scorers", "settings"}
+    "bedrock": {"aws", "botocore", "errors", "ports", "pydantic", "shipped", "schema"},
+    "scorers": {"bedrock", "errors", "limits", "ports", "pydantic", "repeats", "shipped", "schema"},
+    "comparing": {"errors", "items", "judge", "ports", "shipped", "schema", "scorers", "settings"}
     | {"store"},
-    "settings": {"errors", "faq", "policy", "ports", "aws", "repeats", "schema", "scorers"}
+    "settings": {"errors", "faq", "policy", "ports", "aws", "shipped", "schema", "scorers"}
     | {"pydantic"},
     "saying": {"faq", "identity", "policy", "schema"},
     "resolve": {"codes", "comparing", "contacts", "conversations", "errors", "faq", "identity"}
     | {"items", "judge", "ledgers", "policy", "saying", "schema", "worker"},
     "corrections": {"conversations", "errors", "identity", "items", "schema", "worker"},
-    "worker": {"conversations", "errors", "identity", "items", "ports", "schema", "settings"}
-    | {"store"},
+    "worker": {"conversations", "errors", "identity", "items", "policy", "ports", "schema"}
+    | {"settings", "store"},
     "crowd": {"errors", "items", "judge", "ports", "repeats", "schema", "worker"},
     "parts": {"errors", "items", "schema", "store"},
-    "errands": {"errors", "items", "notes", "ports", "schema", "worker"},
+    "errands": {"corrections", "errors", "items", "notes", "policy", "ports", "schema"}
+    | {"worker"},
     "delivery": {"codes", "conversations", "errors", "identity", "items", "ledgers", "notes"}
     | {"ports", "schema", "worker"},
     "limits": {"errors", "ports"},
@@ -88,7 +90,7 @@ SHARED_BY_CONNECTORS |= {"connectors.quoting", "connectors.tnef"} | {
 }
 SDKS = {"pydantic", "wechatpy", "requests", "jwt", "nh3", "cryptography", "charset_normalizer"}
 SDKS |= {"tenacity", "boto3", "botocore", "urllib3"}
-HEAVY = ("boto3", "botocore", "requests", "wechatpy", "jwt", "opencc", "rapidfuzz", "nh3")
+HEAVY = ("boto3", "botocore", "requests", "wechatpy", "jwt", "opencc", "nh3")
 
 
 def imports(path: Path) -> Iterator[str]:

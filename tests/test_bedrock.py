@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from chalicelib.bedrock import EMBEDDING_MODELS, Converse, Embeddings, plain_name
 from chalicelib.errors import DeliveryError, RejectedError, RetryableError
 from chalicelib.ports import Opinion
-from chalicelib.repeats import SHIPPED
 from chalicelib.schema import Question
+from chalicelib.shipped import SHIPPED
 from tests.bedrock_server import FakeBedrock, Says, by_tool, conversed, instead_of_aws, serving
 from tests.nouns import asked
 

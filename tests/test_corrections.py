@@ -314,14 +314,32 @@ def test_the_same_correction_again_takes_no_other_message_out(w: World) -> None:
     assert [ticket for ticket, _ in w.desk.said].count("T2") == 1
 
 
-def test_a_correction_of_what_is_not_on_the_ticket_is_404(w: World) -> None:
+def test_a_correction_that_cannot_be_done_says_why_on_its_ticket(w: World) -> None:
     first = say(w, QUESTION)
-    with pytest.raises(NotFoundError):
-        correct(w, {})
+    assert correct(w, {}) == 200
+    w.settle()
+    assert "nothing joined this ticket" in notes_on(w, "T1")[-1]
     w.clock.forward(hours=1)
     say(w, "Which size of gaiwan suits one person?", "wechat")
-    with pytest.raises(NotFoundError, match="not on this ticket"):
-        correct(w, {"ticket_id": "T2", "message_id": first.id})
+    assert correct(w, {"ticket_id": "T2", "message_id": first.id}) == 200
+    w.settle()
+    assert "not on this ticket" in notes_on(w, "T2")[-1]
+    assert w.stored(first.id).message.conversation_id
+
+
+def test_a_correction_of_a_ticket_that_is_not_ours_is_refused(w: World) -> None:
+    with pytest.raises(NotFoundError):
+        correct(w, {"ticket_id": "T9"})
+
+
+def test_a_correction_is_only_stored_when_it_comes(w: World) -> None:
+    """The function that faces the internet splits no conversation; a worker does."""
+    again = repeated(w)
+    assert correct(w, {}) == 200
+    assert w.stored(again.id).message.conversation_id == of(w, again).id
+    assert w.desk.said[-1] == ("T1", AGAIN)
+    w.settle()
+    assert w.desk.said[-1] == ("T2", AGAIN)
 
 
 def test_an_old_ticket_that_takes_no_notes_holds_up_no_new_one(w: World) -> None:
@@ -344,8 +362,8 @@ def test_the_words_set_apart_are_told_from_the_question_by_which_is_closer() -> 
 
     from chalicelib.judge import Known, judge
     from chalicelib.policy import Policy
-    from chalicelib.repeats import SHIPPED
     from chalicelib.schema import Doubt
+    from chalicelib.shipped import SHIPPED
     from tests.fakes import START
 
     doubt = Doubt(kind="apart", text=AGAIN, message_id="m2", by="Kim", at=START)

@@ -13,9 +13,9 @@ from chalicelib import faq
 from chalicelib.errors import ConfigurationError, RetryableError
 from chalicelib.faq import Entry, Faq, Version
 from chalicelib.ports import Comparison, Match, Scorer
-from chalicelib.repeats import SHIPPED
 from chalicelib.schema import Question
 from chalicelib.settings import Deployment, read
+from chalicelib.shipped import SHIPPED
 from infra.cli import main
 from infra.package import faq_file
 from tests.fakes import CONNECTORS, HELPDESKS, NoTokens, World, document, world

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from chalicelib.judge import Known, is_question, judge
 from chalicelib.policy import Mode, Policy, RepeatPolicy
-from chalicelib.repeats import ANSWER_THRESHOLD, JOIN_THRESHOLD, SHIPPED, scores
+from chalicelib.repeats import ANSWER_THRESHOLD, JOIN_THRESHOLD, scores
 from chalicelib.schema import (
     Answer,
     Channel,
@@ -25,6 +25,7 @@ from chalicelib.schema import (
     State,
     Verdict,
 )
+from chalicelib.shipped import SHIPPED
 from tests.fakes import START
 from tests.nouns import asked, conversation, message
 

@@ -14,9 +14,9 @@ from chalicelib.contacts import Contacts
 from chalicelib.erasing import Eraser
 from chalicelib.errors import ConfigurationError, RetryableError
 from chalicelib.ports import Comparison, Match, Table
-from chalicelib.repeats import SHIPPED
 from chalicelib.schema import Outcome, Verdict
 from chalicelib.scorers import Guarded
+from chalicelib.shipped import SHIPPED
 from infra import replay, report
 from tests.browsing import chromium, demand_chromium
 from tests.fakes import FakeScorer, MemoryTable, World, world

@@ -14,10 +14,10 @@ from chalicelib.contacts import Contacts
 from chalicelib.erasing import Eraser
 from chalicelib.errors import ConfigurationError, RejectedError, RetryableError
 from chalicelib.ports import Adviser, Opinion, Scorer
-from chalicelib.repeats import SHIPPED
 from chalicelib.schema import Outcome, Verdict
 from chalicelib.scorers import REST_SECONDS, Careful, Guarded, Missing
 from chalicelib.settings import Deployment, Document, SecretReader, read
+from chalicelib.shipped import SHIPPED
 from infra import package
 from tests.bedrock_server import FakeBedrock, Says, by_tool, instead_of_aws
 from tests.fakes import CONNECTORS, HELPDESKS, FakeAdviser, FakeScorer, NoTokens, World, world
