@@ -42,7 +42,8 @@ def moto_bucket(moto_process: None, monkeypatch: pytest.MonkeyPatch) -> Iterator
     """AWS in process with nothing but the stack of infra/resources.yaml; its bucket's name."""
     from moto.core.base_backend import BackendDict
 
-    from infra.local.aws import ENVIRONMENT, create_resources
+    from infra.local.aws import ENVIRONMENT
+    from infra.local.resources import create_resources
 
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     for name, value in ENVIRONMENT.items():

@@ -15,11 +15,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from infra.local.resources import create_resources
 from infra.local.uploads import refusal
 
-RESOURCES = Path(__file__).resolve().parent.parent / "resources.yaml"
 ENVIRONMENT = {
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_ACCESS_KEY_ID": "local",
@@ -70,44 +68,6 @@ class EmbeddedAws:
     def stop(self) -> None:
         self._server.shutdown()
         self._server.server_close()
-
-
-def create_resources(prefix: str) -> str:
-    """The stack of resources.yaml, and what moto's CloudFormation skips. Returns the bucket."""
-    import boto3
-
-    template = RESOURCES.read_text(encoding="utf-8")
-    cloudformation = boto3.client("cloudformation")
-    cloudformation.create_stack(
-        StackName=prefix,
-        TemplateBody=template,
-        Parameters=[{"ParameterKey": "Prefix", "ParameterValue": prefix}],
-    )
-    stack = cloudformation.describe_stacks(StackName=prefix)["Stacks"][0]
-    bucket = next(o["OutputValue"] for o in stack["Outputs"] if o["OutputKey"] == "Bucket")
-    table = _properties(template, "MessagesTable")
-    boto3.client("dynamodb").update_time_to_live(
-        TableName=prefix, TimeToLiveSpecification=table["TimeToLiveSpecification"]
-    )
-    boto3.client("s3").put_public_access_block(
-        Bucket=bucket,
-        PublicAccessBlockConfiguration=_properties(template, "Bytes")[
-            "PublicAccessBlockConfiguration"
-        ],
-    )
-    return bucket
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML with CloudFormation's short forms, which are of no interest here."""
-
-
-_Loader.add_multi_constructor("!", lambda _loader, _tag, node: str(node.value))
-
-
-def _properties(template: str, resource: str) -> dict[str, Any]:
-    loaded = yaml.load(template, Loader=_Loader)  # noqa: S506  # a SafeLoader with one harmless form
-    return dict(loaded["Resources"][resource]["Properties"])
 
 
 class _OneAtATime:

@@ -1,0 +1,161 @@
+"""The resources of infra/resources.yaml, made by the services' own calls.
+
+moto has a CloudFormation, too; it imports every service that moto knows, which takes longer than
+all the rest of a start. tests/test_local_resources.py holds the two against each other.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+RESOURCES = Path(__file__).resolve().parent.parent / "resources.yaml"
+_ACCOUNT, _REGION = "123456789012", "us-east-1"
+Properties = dict[str, Any]
+
+
+def create_resources(prefix: str) -> str:
+    """Make them all. Returns the bucket."""
+    template = _resolved(yaml.load(RESOURCES.read_text(encoding="utf-8"), Loader=_Loader), prefix)  # noqa: S506  # a SafeLoader with tags of its own
+    for resource in sorted(template["Resources"].values(), key=_needs_others):
+        _MAKERS[resource["Type"]](resource["Properties"])
+    return str(template["Resources"]["Bytes"]["Properties"]["BucketName"])
+
+
+def _needs_others(resource: Mapping[str, Any]) -> bool:
+    return "RedrivePolicy" in resource["Properties"]
+
+
+# The template
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with CloudFormation's short forms, kept as pairs of tag and value."""
+
+
+class _Form(tuple[str, str]):
+    __slots__ = ()
+
+
+_Loader.add_multi_constructor("!", lambda _loader, tag, node: _Form((tag, node.value)))
+
+
+def _resolved(template: Any, prefix: str) -> Any:
+    """The template with every reference replaced by what it stands for."""
+    parameters = {name: p["Default"] for name, p in template["Parameters"].items()}
+    known = {**parameters, "Prefix": prefix, "AWS::AccountId": _ACCOUNT, "AWS::Region": _REGION}
+
+    def resolve(value: Any) -> Any:
+        if isinstance(value, _Form):
+            return _FORMS[value[0]](value[1], known, template["Resources"], resolve)
+        if isinstance(value, dict):
+            return {key: resolve(item) for key, item in value.items()}
+        return [resolve(item) for item in value] if isinstance(value, list) else value
+
+    return {"Resources": resolve(template["Resources"])}
+
+
+def _ref(name: str, known: Mapping[str, str], _resources: Any, _resolve: Any) -> Any:
+    value = known[name]
+    return value.split(",") if "://" in value else value
+
+
+def _sub(text: str, known: Mapping[str, str], _resources: Any, _resolve: Any) -> str:
+    return re.sub(r"\$\{([^}]+)\}", lambda m: known[m[1]], text)
+
+
+def _get_att(
+    name: str, _known: Any, resources: Mapping[str, Any], resolve: Callable[[Any], Any]
+) -> str:
+    """The ARN of a queue: nothing else is asked for."""
+    queue = resolve(resources[name.removesuffix(".Arn")]["Properties"]["QueueName"])
+    return f"arn:aws:sqs:{_REGION}:{_ACCOUNT}:{queue}"
+
+
+_FORMS: dict[str, Callable[..., Any]] = {"Ref": _ref, "Sub": _sub, "GetAtt": _get_att}
+
+
+# The calls
+
+
+def _client(service: str) -> Any:
+    import boto3
+
+    make: Any = boto3.client  # its types want the service's name spelt out
+    return make(service)
+
+
+def _table(properties: Properties) -> None:
+    """CloudFormation takes in one what DynamoDB takes in three."""
+    table = dict(properties)
+    lifetime = table.pop("TimeToLiveSpecification")
+    recovery = table.pop("PointInTimeRecoverySpecification")
+    table["SSESpecification"] = {"Enabled": table["SSESpecification"]["SSEEnabled"]}
+    table["StreamSpecification"] = {"StreamEnabled": True, **table["StreamSpecification"]}
+    client, name = _client("dynamodb"), table["TableName"]
+    client.create_table(**table)
+    client.update_time_to_live(TableName=name, TimeToLiveSpecification=lifetime)
+    client.update_continuous_backups(TableName=name, PointInTimeRecoverySpecification=recovery)
+
+
+def _queue(properties: Properties) -> None:
+    attributes = {
+        name: json.dumps(value) if isinstance(value, (dict, bool)) else str(value)
+        for name, value in properties.items()
+        if name != "QueueName"
+    }
+    _client("sqs").create_queue(QueueName=properties["QueueName"], Attributes=attributes)
+
+
+def _topic(properties: Properties) -> None:
+    _client("sns").create_topic(Name=properties["TopicName"])
+
+
+def _bucket(properties: Properties) -> None:
+    client, name = _client("s3"), properties["BucketName"]
+    client.create_bucket(Bucket=name)
+    client.put_public_access_block(
+        Bucket=name,
+        PublicAccessBlockConfiguration=properties["PublicAccessBlockConfiguration"],
+    )
+    client.put_bucket_encryption(
+        Bucket=name, ServerSideEncryptionConfiguration=_encryption(properties["BucketEncryption"])
+    )
+    client.put_bucket_lifecycle_configuration(
+        Bucket=name,
+        LifecycleConfiguration={
+            "Rules": [_rule(r) for r in properties["LifecycleConfiguration"]["Rules"]]
+        },
+    )
+    rules = [_cors(r) for r in properties["CorsConfiguration"]["CorsRules"]]
+    client.put_bucket_cors(Bucket=name, CORSConfiguration={"CORSRules": rules})
+
+
+def _encryption(told: Properties) -> Properties:
+    rules = told["ServerSideEncryptionConfiguration"]
+    default = "ServerSideEncryptionByDefault"
+    return {"Rules": [{"ApplyServerSideEncryptionByDefault": rule[default]} for rule in rules]}
+
+
+def _rule(told: Properties) -> Properties:
+    return {
+        "ID": told["Id"],
+        "Status": told["Status"],
+        "Expiration": {"Days": told["ExpirationInDays"]},
+        "Filter": {"Prefix": told.get("Prefix", "")},
+    }
+
+
+def _cors(told: Properties) -> Properties:
+    return {("MaxAgeSeconds" if key == "MaxAge" else key): value for key, value in told.items()}
+
+
+_MAKERS: dict[str, Callable[[Properties], None]] = {
+    "AWS::DynamoDB::Table": _table,
+    "AWS::SQS::Queue": _queue,
+    "AWS::SNS::Topic": _topic,
+    "AWS::S3::Bucket": _bucket,
+}
