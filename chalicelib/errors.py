@@ -12,6 +12,7 @@ __all__ = [
     "ConfigurationError",
     "ConflictError",
     "DeliveryError",
+    "GoneError",
     "NotFoundError",
     "PayloadError",
     "RejectedError",
@@ -88,6 +89,10 @@ class RetryableError(DeliveryError):
 
 class RejectedError(DeliveryError):
     """Never again as it is: tell the agent what the other side said."""
+
+
+class GoneError(RejectedError):
+    """The ticket takes nothing any more, or is gone: what was said needs another one."""
 
 
 class ClosedError(RejectedError):

@@ -37,6 +37,7 @@ from chalicelib.items import Held, Quarantined, Reference, Step, Stored, TicketH
 from chalicelib.limits import Limits
 from chalicelib.ports import (
     Connector,
+    FromDesk,
     HostedConnector,
     Signal,
     WebhookRequest,
@@ -454,7 +455,7 @@ class Pipeline(Worker):
     def _take(
         self,
         helpdesk_name: str,
-        item: Reply | TicketChange | Signal | Correction,
+        item: FromDesk,
         received_at: datetime,
     ) -> None:
         """Store an agent's reply, or a ticket's new state; show what an agent is doing."""

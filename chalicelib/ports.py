@@ -300,37 +300,104 @@ class Signal(BaseModel):
     kind: Literal["typing", "read"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class DeskCapabilities:
+    """What a helpdesk can do; printed by `askonce helpdesks`, and asked before acting."""
+
+    #: What a customer writes later stands on the ticket as the customer's own words; else as ours,
+    #: with the name in front.
+    as_customer: bool
+    #: How the same call has one effect: by a key that the desk honours, or because we look for it.
+    once: Literal["key", "look_up"]
+    #: How its webhooks prove where they come from.
+    webhooks: Literal["signed", "secret_address"]
+    #: Files that customers send, and that agents send, travel.
+    files_in: bool = False
+    files_out: bool = False
+    #: A ticket is opened again by what a customer writes, and shows how urgent it is.
+    status: bool = False
+    priority: bool = False
+    #: Channel and category show as tags or fields.
+    tags: bool = False
+    #: A merge that agents make there is followed.
+    merges: bool = False
+    #: What is wrong can be corrected there: by a note that says so, by a tag.
+    corrections: bool = False
+    #: So many updates of one ticket in so many seconds: a busy chat's lines are joined.
+    updates: tuple[int, int] | None = None
+    #: Calls in a minute, until the desk's own headers say otherwise; None where it has no limit.
+    calls_per_minute: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """What a desk said of its rate limit with an answer."""
+
+    #: Calls left, and in how many seconds they are counted anew.
+    remaining: int
+    resets_in_seconds: float
+
+
+#: What a desk tells us.
+FromDesk = Reply | TicketChange | Signal | Correction
+
+
 class Helpdesk(ABC):
     """Where agents work: it takes our Messages and gives back Replies.
 
-    Every call carries an idempotency key that is the same however often the step runs: a desk
-    that has no such key must look for its effect before it acts again.
+    Every call carries an idempotency key that is the same however often the step runs. `again`
+    says that an earlier try may have taken effect: a desk that honours no key looks for it first.
+
+    What a call raises: RetryableError; ConfigurationError where the desk refuses our credentials;
+    GoneError for a ticket that takes nothing any more; RejectedError for what it will never take.
     """
 
     name: ClassVar[str]
     settings_model: ClassVar[type[PluginSettings]]
+    capabilities: ClassVar[DeskCapabilities]
     max_body_bytes: ClassVar[int] = 1024 * 1024
+    #: Its address ends in a secret, since the desk signs nothing: /replies/<helpdesk>/<secret>.
+    secret_in_path: ClassVar[bool] = False
 
     def __init__(self, settings: PluginSettings, name: str) -> None:
         self.settings = settings
         #: The configured name: the URL segment of `/replies/{name}`.
         self.configured_name = name
+        #: What the desk said last of its rate limit.
+        self.pace: Pace | None = None
 
     @abstractmethod
     def open_ticket(
-        self, message: Message, conversation: Conversation, *, idempotency_key: str
+        self,
+        message: Message,
+        conversation: Conversation,
+        *,
+        idempotency_key: str,
+        again: bool = False,
     ) -> str:
-        """Open a ticket with the first message; return its id. RetryableError, RejectedError."""
+        """Open a ticket with the first message; return its id."""
 
     @abstractmethod
     def add_comment(
-        self, ticket_id: str, message: Message, conversation: Conversation, *, idempotency_key: str
+        self,
+        ticket_id: str,
+        message: Message,
+        conversation: Conversation,
+        *,
+        idempotency_key: str,
+        again: bool = False,
     ) -> None:
-        """Add what the customer said, as the customer where the desk can."""
+        """Add what the customer said, as the customer where the desk can; it is open after that."""
 
     @abstractmethod
     def add_note(
-        self, ticket_id: str, text: str, conversation: Conversation, *, idempotency_key: str
+        self,
+        ticket_id: str,
+        text: str,
+        conversation: Conversation,
+        *,
+        idempotency_key: str,
+        again: bool = False,
     ) -> None:
         """Add a remark that only agents see."""
 
@@ -339,9 +406,7 @@ class Helpdesk(ABC):
         """Return if the helpdesk sent exactly this, lately. SignatureError, and nothing else."""
 
     @abstractmethod
-    def parse(
-        self, request: WebhookRequest
-    ) -> Sequence[Reply | TicketChange | Signal | Correction]:
+    def parse(self, request: WebhookRequest) -> Sequence[FromDesk]:
         """Public replies, state changes, signals, corrections; [] for notes and our own words.
 
         PayloadError, and nothing else.
@@ -350,6 +415,35 @@ class Helpdesk(ABC):
     def acknowledge(self) -> WebhookResponse:
         """What the helpdesk wants to hear."""
         return WebhookResponse()
+
+    def fetch(self, attachment: Attachment) -> bytes:
+        """The bytes behind an agent's file. RetryableError, RejectedError."""
+        raise NotImplementedError(f"{self.name} sends no files")
+
+    def url_of(self, ticket_id: str) -> str:
+        """Where agents see the ticket; '' where that is not known."""
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Polled:
+    """One page of what happened in a helpdesk."""
+
+    found: Sequence[FromDesk]
+    #: Where the next page begins; saved only once all of `found` is stored.
+    cursor: str
+    more: bool
+
+
+class PollingHelpdesk(Helpdesk):
+    """A desk whose webhooks can get lost: it is asked, too, what happened."""
+
+    #: How often.
+    poll_minutes: ClassVar[int] = 2
+
+    @abstractmethod
+    def poll(self, cursor: str, now: datetime) -> Polled:
+        """What happened after `cursor` ('' is now), with the same ids as webhooks give it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -575,27 +575,31 @@ class Reply(Noun):
 
 
 class TicketChange(Noun):
-    """A ticket was solved or opened again in the helpdesk."""
+    """A ticket was solved, opened again, or merged into another one in the helpdesk."""
 
     ticket_id: str
     """The helpdesk's own id of the ticket."""
     external_id: str = Field(max_length=1024)
     """The helpdesk's own id of the change."""
-    state: Literal["open", "closed"]
+    state: Literal["open", "closed", "merged"]
     """What it is now."""
+    merged_into: str = ""
+    """The helpdesk's own id of the ticket that took it in; empty unless `state` is `merged`."""
     at: Moment
     """When."""
 
 
 class Correction(Noun):
-    """An agent says that a message was joined to a ticket that it does not belong to."""
+    """An agent says that a message is on the wrong ticket, or who somebody is."""
 
     ticket_id: str
     """The helpdesk's own id of the ticket."""
     external_id: str = Field(max_length=1024)
     """The helpdesk's own id of the correction."""
-    kind: Literal["not_a_repeat"] = "not_a_repeat"
-    """What is wrong: it is not the same question."""
+    kind: Literal["not_a_repeat", "same_person", "different_person"] = "not_a_repeat"
+    """It is not the same question; who writes here also has `address`; or is somebody else."""
+    address: Address | None = None
+    """Of `same_person`: another address of the person."""
     message_id: str | None = None
     """Our id of the message; null means the one that joined the ticket last."""
     by: str = ""

@@ -29,7 +29,7 @@ _UNKNOWN = {502, 504}
 
 @dataclass(frozen=True)
 class Answer:
-    """A 2xx answer."""
+    """An answer, of `call` a 2xx one."""
 
     status: int
     headers: Mapping[str, str]
@@ -68,6 +68,40 @@ def call(  # noqa: PLR0913  # an HTTP request has that many parts
     if json is not None:
         body = jsonlib.dumps(json, ensure_ascii=False).encode("utf-8")
         own.setdefault("Content-Type", "application/json")
+    host = urlsplit(url).hostname or "?"
+
+    def once() -> Answer:
+        answer = _once(method, url, own, body if form is None else form)
+        if refusal := status_error(answer.status, answer.headers, host):
+            words = explain(answer.body) if explain else ""
+            refusal.args = (f"{words} ({refusal})" if words else str(refusal),)
+            raise refusal
+        return answer
+
+    return _patiently(once, repeatable=repeatable)
+
+
+def exchange(
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str],
+    body: bytes | None = None,
+    repeatable: bool = False,
+) -> Answer:
+    """One request, whatever its answer's status. RetryableError where there is none."""
+
+    def once() -> Answer:
+        answer = _once(method, url, headers, body)
+        if repeatable and answer.status >= 500:
+            judge_status(answer.status, answer.headers, urlsplit(url).hostname or "?")
+        return answer
+
+    return _patiently(once, repeatable=repeatable)
+
+
+def _patiently(once: Callable[[], Answer], *, repeatable: bool) -> Answer:
+    """Up to three times at once: what is repeatable, and what was never sent."""
 
     def again(error: BaseException) -> bool:
         return (
@@ -82,7 +116,7 @@ def call(  # noqa: PLR0913  # an HTTP request has that many parts
         wait=wait_random_exponential(multiplier=0.1, max=1),
         reraise=True,
     )
-    answer: Answer = retrying(_once, method, url, own, body if form is None else form, explain)
+    answer: Answer = retrying(once)
     return answer
 
 
@@ -90,13 +124,7 @@ class _NotSentError(RetryableError):
     """The connection was never made."""
 
 
-def _once(
-    method: str,
-    url: str,
-    headers: Mapping[str, str],
-    data: Any,
-    explain: Callable[[bytes], str] | None,
-) -> Answer:
+def _once(method: str, url: str, headers: Mapping[str, str], data: Any) -> Answer:
     import requests
 
     host = urlsplit(url).hostname or "?"
@@ -121,10 +149,6 @@ def _once(
         raise RetryableError(f"{host} did not answer in time", uncertain=True) from None
     except requests.exceptions.RequestException as error:
         raise RetryableError(f"{host}: {type(error).__name__}", uncertain=True) from None
-    if refusal := status_error(response.status_code, response.headers, host):
-        words = explain(content) if explain else ""
-        refusal.args = (f"{words} ({refusal})" if words else str(refusal),)
-        raise refusal
     return Answer(response.status_code, response.headers, content)
 
 

@@ -18,9 +18,11 @@ from chalicelib.ports import (
     Capabilities,
     Comparison,
     Connector,
+    DeskCapabilities,
     FeedEntry,
     Fetched,
     FetchingConnector,
+    FromDesk,
     Helpdesk,
     HostedConnector,
     Item,
@@ -459,6 +461,7 @@ class FakeDesk(Helpdesk):
 
     name = "fake_desk"
     settings_model = FakeSettings
+    capabilities = DeskCapabilities(as_customer=True, once="key", webhooks="signed")
 
     def __init__(self, settings: PluginSettings, name: str) -> None:
         super().__init__(settings, name)
@@ -478,20 +481,37 @@ class FakeDesk(Helpdesk):
         return [c.text for c in self.effects.values() if c.what == "note"]
 
     def open_ticket(
-        self, message: Message, conversation: Conversation, *, idempotency_key: str
+        self,
+        message: Message,
+        conversation: Conversation,
+        *,
+        idempotency_key: str,
+        again: bool = False,
     ) -> str:
         opened = sum(call.what == "open" for call in self.effects.values())
         call = Call("open", idempotency_key, f"T{opened + 1}", message.text, message.attachments)
         return self._once(call).ticket
 
     def add_comment(
-        self, ticket_id: str, message: Message, conversation: Conversation, *, idempotency_key: str
+        self,
+        ticket_id: str,
+        message: Message,
+        conversation: Conversation,
+        *,
+        idempotency_key: str,
+        again: bool = False,
     ) -> None:
         comment = Call("comment", idempotency_key, ticket_id, message.text, message.attachments)
         self._once(comment)
 
     def add_note(
-        self, ticket_id: str, text: str, conversation: Conversation, *, idempotency_key: str
+        self,
+        ticket_id: str,
+        text: str,
+        conversation: Conversation,
+        *,
+        idempotency_key: str,
+        again: bool = False,
     ) -> None:
         self._once(Call("note", idempotency_key, ticket_id, text))
 
@@ -508,9 +528,7 @@ class FakeDesk(Helpdesk):
         if request.header("signature") != "right":
             raise SignatureError("wrong")
 
-    def parse(
-        self, request: WebhookRequest
-    ) -> Sequence[Reply | TicketChange | Signal | Correction]:
+    def parse(self, request: WebhookRequest) -> Sequence[FromDesk]:
         try:
             event = json.loads(request.body)
         except ValueError as error:

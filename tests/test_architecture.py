@@ -86,7 +86,16 @@ SHARED_BY_CONNECTORS |= {
 }
 SHARED_BY_CONNECTORS |= {"connectors.quoting", "connectors.tnef"} | {
     f"connectors.{name}"
-    for name in ("public_only", "sms_message", "sms_text", "sns", "vonage_proof")
+    for name in (
+        "desk_calls",
+        "note_commands",
+        "ticket_text",
+        "public_only",
+        "sms_message",
+        "sms_text",
+        "sns",
+        "vonage_proof",
+    )
 }
 SDKS = {"pydantic", "wechatpy", "requests", "jwt", "nh3", "cryptography", "charset_normalizer"}
 SDKS |= {"tenacity", "boto3", "botocore", "urllib3"}

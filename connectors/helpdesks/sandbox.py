@@ -12,7 +12,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chalicelib.errors import PayloadError, RetryableError
-from chalicelib.ports import Helpdesk, PluginSettings, Signal, WebhookRequest
+from chalicelib.ports import (
+    DeskCapabilities,
+    FromDesk,
+    Helpdesk,
+    PluginSettings,
+    Signal,
+    WebhookRequest,
+)
 from chalicelib.schema import Conversation, Correction, Message, Moment, Reply, TicketChange
 from connectors import http
 from connectors.signing import Secrets, StandardWebhook, values
@@ -42,6 +49,16 @@ class Sandbox(Helpdesk):
 
     name = "sandbox"
     settings_model = SandboxSettings
+    capabilities = DeskCapabilities(
+        as_customer=True,
+        once="key",
+        webhooks="signed",
+        files_in=True,
+        status=True,
+        priority=True,
+        tags=True,
+        corrections=True,
+    )
 
     settings: SandboxSettings
 
@@ -50,7 +67,12 @@ class Sandbox(Helpdesk):
         self._signature = StandardWebhook(settings.secret)
 
     def open_ticket(
-        self, message: Message, conversation: Conversation, *, idempotency_key: str
+        self,
+        message: Message,
+        conversation: Conversation,
+        *,
+        idempotency_key: str,
+        again: bool = False,
     ) -> str:
         ticket = {
             "reference": conversation.reference,
@@ -65,13 +87,25 @@ class Sandbox(Helpdesk):
         return str(answer["id"])
 
     def add_comment(
-        self, ticket_id: str, message: Message, conversation: Conversation, *, idempotency_key: str
+        self,
+        ticket_id: str,
+        message: Message,
+        conversation: Conversation,
+        *,
+        idempotency_key: str,
+        again: bool = False,
     ) -> None:
         comment = {"message": _message(message), "priority": conversation.priority.value}
         self._post(f"/api/tickets/{ticket_id}/comments", comment, idempotency_key)
 
     def add_note(
-        self, ticket_id: str, text: str, conversation: Conversation, *, idempotency_key: str
+        self,
+        ticket_id: str,
+        text: str,
+        conversation: Conversation,
+        *,
+        idempotency_key: str,
+        again: bool = False,
     ) -> None:
         note = {"text": text, "priority": conversation.priority.value}
         self._post(f"/api/tickets/{ticket_id}/notes", note, idempotency_key)
@@ -91,7 +125,7 @@ class Sandbox(Helpdesk):
     def verify(self, request: WebhookRequest) -> None:
         self._signature.verify(request)
 
-    def parse(self, request: WebhookRequest) -> list[Reply | TicketChange | Signal | Correction]:
+    def parse(self, request: WebhookRequest) -> list[FromDesk]:
         try:
             event = _Event.model_validate_json(request.body)
         except ValidationError as error:

@@ -14,7 +14,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from chalicelib.errors import PayloadError
-from chalicelib.ports import Helpdesk, PluginSettings, Signal, WebhookRequest
+from chalicelib.ports import (
+    DeskCapabilities,
+    FromDesk,
+    Helpdesk,
+    PluginSettings,
+    Signal,
+    WebhookRequest,
+)
 from chalicelib.schema import Conversation, Correction, Message, Moment, Reply, TicketChange
 from connectors import http
 from connectors.signing import Secrets, StandardWebhook
@@ -69,6 +76,16 @@ class WebhookDesk(Helpdesk):
 
     name = "webhook"
     settings_model = WebhookDeskSettings
+    capabilities = DeskCapabilities(
+        as_customer=True,
+        once="key",
+        webhooks="signed",
+        files_in=True,
+        status=True,
+        priority=True,
+        tags=True,
+        corrections=True,
+    )
 
     settings: WebhookDeskSettings
 
@@ -77,7 +94,12 @@ class WebhookDesk(Helpdesk):
         self._signature = StandardWebhook(settings.secret)
 
     def open_ticket(
-        self, message: Message, conversation: Conversation, *, idempotency_key: str
+        self,
+        message: Message,
+        conversation: Conversation,
+        *,
+        idempotency_key: str,
+        again: bool = False,
     ) -> str:
         """Post `ticket.opened`. The ticket's id is the answer's `ticket_id`, else ours."""
         answer = self._post("ticket.opened", idempotency_key, conversation, message=message)
@@ -85,13 +107,25 @@ class WebhookDesk(Helpdesk):
         return str(own or conversation.id)
 
     def add_comment(
-        self, ticket_id: str, message: Message, conversation: Conversation, *, idempotency_key: str
+        self,
+        ticket_id: str,
+        message: Message,
+        conversation: Conversation,
+        *,
+        idempotency_key: str,
+        again: bool = False,
     ) -> None:
         """Post `message.added`."""
         self._post("message.added", idempotency_key, conversation, ticket_id, message=message)
 
     def add_note(
-        self, ticket_id: str, text: str, conversation: Conversation, *, idempotency_key: str
+        self,
+        ticket_id: str,
+        text: str,
+        conversation: Conversation,
+        *,
+        idempotency_key: str,
+        again: bool = False,
     ) -> None:
         """Post `note.added`."""
         self._post("note.added", idempotency_key, conversation, ticket_id, text=text)
@@ -136,7 +170,7 @@ class WebhookDesk(Helpdesk):
     def verify(self, request: WebhookRequest) -> None:
         self._signature.verify(request)
 
-    def parse(self, request: WebhookRequest) -> list[Reply | TicketChange | Signal | Correction]:
+    def parse(self, request: WebhookRequest) -> list[FromDesk]:
         try:
             return _translated(_ANY_EVENT.validate_json(request.body), request)
         except ValidationError as error:
@@ -144,9 +178,7 @@ class WebhookDesk(Helpdesk):
             raise PayloadError(f"the event is malformed: {first['loc']} {first['type']}") from None
 
 
-def _translated(
-    event: _Event, request: WebhookRequest
-) -> list[Reply | TicketChange | Signal | Correction]:
+def _translated(event: _Event, request: WebhookRequest) -> list[FromDesk]:
     at = event.at or request.received_at
     match event:
         case _ReplyCreated():
