@@ -211,6 +211,15 @@ def replies(helpdesk: str) -> Response:
     return respond(None, lambda request: pipeline().accept_reply(helpdesk, request))
 
 
+@app.route("/replies/{helpdesk}/{secret}", methods=["POST"], content_types=["*/*"])
+def secret_replies(helpdesk: str, secret: str) -> Response:
+    """The webhook of a helpdesk that signs nothing: its address is the secret."""
+    return respond(
+        None,
+        lambda request: pipeline().accept_reply(helpdesk, replace(request, path_secret=secret)),
+    )
+
+
 # Workers
 
 

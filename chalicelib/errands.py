@@ -111,8 +111,8 @@ class Errands(Worker):
         conversation = self.store.conversation(told.conversation_id)
         if conversation is None:
             return  # erased meanwhile
-        self.deployment.helpdesk(told.helpdesk).add_note(
-            told.correction.ticket_id, note, conversation.noun, idempotency_key=told.id
+        self._helpdesk(told.helpdesk).add_note(
+            told.correction.ticket_id, note, conversation.noun, idempotency_key=told.id, again=True
         )
 
 

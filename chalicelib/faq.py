@@ -47,7 +47,7 @@ _Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, ma
 class Version(BaseModel):
     """An entry in one language."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     question: _Line
     variants: tuple[_Line, ...] = ()
@@ -59,7 +59,7 @@ class Version(BaseModel):
 class Entry(BaseModel):
     """A question that anybody may ask, and its answer."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     #: The owner has read it, and wants it told.
     approved: bool = False
@@ -73,7 +73,7 @@ class Entry(BaseModel):
 class FaqFile(BaseModel):
     """[faq]"""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     #: Relative to askonce.toml.
     file: str = Field(min_length=1)

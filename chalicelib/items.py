@@ -20,6 +20,7 @@ sending       SENDING#<hash of inbox, addr.>  LEDGER               the address, 
 opt-out       OPTOUT#<address>                CHOICE               the address, before sending
 pieces        PARTS#<hash of inbox, addr, of> PARTS                a piece of the same message; due
 errand        ERRAND#<its id's first half>    <its id>             its id; stream, due
+desk          DESK#<helpdesk>                 STATE                its name; never expires
 cursor        CURSOR#<hash of inbox, source>  CURSOR               a notice
 opinion       CONTACT#<contact>               SECOND#<keyed hash>  the contact, and two texts
 challenge     CODE#<hash of the address>      CODE                 the address that sends it back
@@ -105,6 +106,10 @@ class Stored(Noun):
     delivery: Delivery | None = None
     #: Why it failed, in words for an agent.
     failure: str | None = None
+    #: A worker began to bring it to the helpdesk, once at least.
+    tried: bool = False
+    #: Later lines of the same customer that went to the helpdesk with it, in one update.
+    joined: tuple[str, ...] | None = None
     #: What the agents must hear about it, and have not heard yet.
     untold: str | None = None
     #: What else asks the same: the topic that it was counted under.
@@ -169,6 +174,8 @@ class TicketHome(Noun):
 
     ticket: Ticket
     conversation_id: str
+    #: When it was last updated by us, where the desk limits that.
+    updates: tuple[Moment, ...] = ()
 
 
 class Reference(Noun):
@@ -223,6 +230,27 @@ class Cursor(Noun):
     inbox: str
     source: str
     value: str = ""
+
+
+class DeskState(Noun):
+    """How a helpdesk is doing."""
+
+    helpdesk: str
+    #: Nobody calls it before.
+    rests_until: Moment | None = None
+    #: How often it failed in a row, since when, and why it did last.
+    failures: int = 0
+    since: Moment | None = None
+    why: str = ""
+    #: It does not take our credentials.
+    refused: bool = False
+    #: Calls left of a minute's, and when that was so.
+    left: float | None = None
+    counted_at: Moment | None = None
+
+    @property
+    def troubled(self) -> bool:
+        return self.failures > 0
 
 
 class Collected(Noun):
@@ -466,6 +494,7 @@ def _topic_index(topic: Topic) -> dict[str, str]:
 #: What is kept for less than messages are; None is kept for ever.
 KEPT: Mapping[type[Noun], timedelta | None] = {
     TenantKey: None,
+    DeskState: None,
     Asker: timedelta(days=31),
     Tally: timedelta(days=31),
     Challenge: timedelta(days=1),
@@ -492,6 +521,7 @@ PLACES: dict[type[Noun], Callable[[Any], tuple[str, str, dict[str, str]]]] = {
     Corrected: lambda c: (f"CORRECTED#{digest(c.helpdesk, c.external_id)}", "MESSAGE", {}),
     Sent: lambda s: (f"SENT#{digest(s.inbox, s.external_id)}", "MESSAGE", {}),
     Errand: lambda e: (*errand_key(e.item.id), _errand_index(e)),
+    DeskState: lambda d: (f"DESK#{d.helpdesk}", "STATE", {}),
     Cursor: lambda c: (f"CURSOR#{digest(c.inbox, c.source)}", "CURSOR", {}),
     Collected: lambda c: (
         f"PARTS#{digest(c.inbox, c.address, c.of)}",

@@ -141,6 +141,7 @@ _EN = {
     "opted_in": "The customer opted in again: messages to this address are sent.",
     "claimed": "The sender is not proven ({source}): this may be {address} or somebody else. "
     "Nothing was disclosed, no history was joined.",
+    "continues": "This goes on from ticket {ticket}, which takes nothing any more.",
     "surging": "{customers} customers asked this within an hour: it may be an incident, or a "
     "question that the FAQ lacks.",
     "undelivered": "Not delivered: {why}",
@@ -172,6 +173,7 @@ _ZH = {
     "opted_in": "客户已恢复订阅，可以向此地址发送消息。",
     "claimed": "发送者身份未经验证（{source}）：可能是 {address}，也可能是其他人。"
     "没有透露任何信息，也没有关联历史记录。",
+    "continues": "本工单接续工单 {ticket}，后者已无法再更新。",
     "surging": "一小时内有 {customers} 位客户提出了这个问题：可能是突发故障，"
     "也可能是常见问题库中缺少的内容。",
     "undelivered": "未送达：{why}",
@@ -196,6 +198,11 @@ _ZH = {
     "the wording is empty": "没有配置回复用语",
 }
 _WORDS: Mapping[Language, Mapping[str, str]] = {"en": _EN, "zh": _ZH}
+
+
+def continues(ticket_id: str, language: Language = "en") -> str:
+    """That a ticket goes on with what another one took until now."""
+    return _WORDS[language]["continues"].format(ticket=ticket_id)
 
 
 def surging(customers: int, language: Language = "en") -> str:

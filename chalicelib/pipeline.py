@@ -20,7 +20,6 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from chalicelib import conversations, notes, parts
-from chalicelib.corrections import was_undone
 from chalicelib.crowd import Crowd
 from chalicelib.delivery import Deliverer
 from chalicelib.errands import Errands
@@ -29,47 +28,36 @@ from chalicelib.errors import (
     DeliveryError,
     NotFoundError,
     PayloadError,
-    RejectedError,
-    RetryableError,
     TooLargeError,
 )
-from chalicelib.items import Held, Quarantined, Reference, Step, Stored, TicketHome, is_errand
+from chalicelib.forwarding import Forwarder
+from chalicelib.items import Held, Quarantined, Reference, Step, Stored, is_errand
 from chalicelib.limits import Limits
 from chalicelib.ports import (
     Connector,
     FromDesk,
     HostedConnector,
-    Signal,
     WebhookRequest,
     WebhookResponse,
 )
+from chalicelib.replies import REPLIES, Replies
 from chalicelib.resolve import Resolver
 from chalicelib.schema import (
-    Attachment,
     Conversation,
-    Correction,
     Direction,
     Instruction,
-    Kind,
     Message,
     Notice,
     Receipt,
-    Reply,
-    Ticket,
-    TicketChange,
     digest,
-    errand_id,
-    message_id,
 )
-from chalicelib.worker import Claim, Worker
+from chalicelib.worker import Worker
 
 W = TypeVar("W", bound=Worker)
 
 _GLANCE_SECONDS = 0.05
 #: How often a long poll looks for something new.
 _LOOK_SECONDS = 0.5
-#: Quarantined requests of a helpdesk lie under this and its name, which no inbox can have.
-_REPLIES = "replies/"
 
 
 @dataclass(frozen=True)
@@ -173,8 +161,8 @@ class Pipeline(Worker):
             body=held.body or b"",
             received_at=held.received_at,
         )
-        if held.inbox.startswith(_REPLIES):
-            name = held.inbox.removeprefix(_REPLIES)
+        if held.inbox.startswith(REPLIES):
+            name = held.inbox.removeprefix(REPLIES)
             found = self.deployment.helpdesk(name).parse(request)
             for item in found:
                 self._take(name, item, held.received_at)
@@ -314,202 +302,32 @@ class Pipeline(Worker):
         if is_errand(stored_id):
             self._as(Errands).run(stored_id, self._keep)
             return
-        held = self.store.message(stored_id)
-        if held is None or not _for_helpdesk(held.noun):
-            return
-        claim = self._claim(held, lease_seconds)
-        try:
-            if claim.noun.message.direction is Direction.OUTBOUND:
-                self._tell(claim)
-            else:
-                self._forward(claim)
-        except RejectedError as error:
-            self._give_up(claim, str(error))
-        except (RetryableError, ConfigurationError):
-            # The helpdesk's idempotency key covers a call whose end we don't know.
-            claim.finish(claim.noun.step)
-            raise
-
-    def _give_up(self, claim: Claim, why: str) -> None:
-        """The helpdesk will never take it; a note that it refuses changes nothing else."""
-        outbound = claim.noun.message.direction is Direction.OUTBOUND
-        step = claim.noun.step if outbound else Step.FAILED
-        claim.finish(step, failure=claim.noun.failure if outbound else why, untold=None)
-        self.report("forward.rejected", message=claim.noun.message.id, why=why)
-
-    def _forward(self, claim: Claim) -> None:
-        message = claim.noun.message
-        conversation = self._conversation(message)
-        message = self._with_files(message)
-        conversation = self._with_opener(conversation, message)
-        ticket = conversation.ticket or self._open(conversation, message)
-        helpdesk = self.deployment.helpdesk(ticket.helpdesk)
-        key = _key(message)
-        if message.id != conversation.first_message_id:
-            helpdesk.add_comment(ticket.id, message, conversation, idempotency_key=key)
-            self.report("commented", message=message.id, ticket=ticket.id)
-        told = notes.of(message, conversation, self._agents_language)
-        if claim.noun.surge:
-            told.append(notes.surging(claim.noun.surge, self._agents_language))
-        for n, note in enumerate(told):
-            helpdesk.add_note(ticket.id, note, conversation, idempotency_key=f"{key}-note{n}")
-        if was_undone(message):
-            self._note_where_it_left(message, conversation, ticket)
-        claim.finish(Step.DONE, message=_without_bytes(message))
-        self.report("forwarded", message=message.id, ticket=ticket.id)
-
-    def _note_where_it_left(self, message: Message, new: Conversation, ticket: Ticket) -> None:
-        """On the ticket that a message had joined by mistake, name the one that it has now."""
-        verdict = message.verdict
-        old = self.store.conversation((verdict and verdict.closest_conversation_id) or "")
-        if old is None or old.noun.ticket is None:
-            return  # it left before it was ever seen there
-        try:
-            self.deployment.helpdesk(old.noun.ticket.helpdesk).add_note(
-                old.noun.ticket.id,
-                notes.set_apart(message, new, ticket.id, self._agents_language),
-                old.noun,
-                idempotency_key=f"{message.id}-left",
-            )
-        except RejectedError as error:  # an old ticket that takes no notes holds up no new one
-            self.report("unnoted", message=message.id, ticket=old.noun.ticket.id, why=str(error))
-
-    def _with_opener(self, conversation: Conversation, message: Message) -> Conversation:
-        """The conversation; where the helpdesk refused its first message, this one opens it."""
-        if conversation.ticket or message.id == conversation.first_message_id:
-            return conversation
-        first = self.store.message(conversation.first_message_id)
-        if first and first.noun.step is not Step.FAILED:
-            return conversation
-        opener = {"first_message_id": message.id}
-        amended = self.store.amend(conversation.id, lambda c: c.model_copy(update=opener))
-        return amended or conversation
-
-    def _open(self, conversation: Conversation, message: Message) -> Ticket:
-        """The conversation's ticket, opened once: keyed by the conversation, and remembered."""
-        first = message
-        if message.id != conversation.first_message_id:
-            held = self.store.message(conversation.first_message_id)
-            first = self._with_files(held.noun.message) if held else message
-        name = self.deployment.helpdesk_of(first.inbox)
-        ticket_id = self.deployment.helpdesk(name).open_ticket(
-            first, conversation, idempotency_key=conversation.id
-        )
-        ticket = Ticket(helpdesk=name, id=ticket_id)
-        self.report("ticket.opened", message=first.id, ticket=ticket_id)
-        self.store.remember(TicketHome(ticket=ticket, conversation_id=conversation.id))
-        self.store.amend(conversation.id, lambda c: c.model_copy(update={"ticket": ticket}))
-        return ticket
-
-    def _with_files(self, message: Message) -> Message:
-        """The message with its files in the bucket and in memory, fetched where need be."""
-        attachments = tuple(self._fetched(message, n, a) for n, a in enumerate(message.attachments))
-        return message.model_copy(update={"attachments": attachments})
-
-    def _fetched(self, message: Message, number: int, attachment: Attachment) -> Attachment:
-        if attachment.key or not attachment.source or attachment.unavailable:
-            return self.store.load(attachment)
-        try:
-            connector = self._connector(message.inbox)
-            if isinstance(connector, HostedConnector):
-                content = self.store.uploaded(attachment.source)
-            else:
-                content = connector.fetch(attachment)
-        except RejectedError as error:
-            return attachment.model_copy(update={"unavailable": str(error)})
-        kept = self.store.keep(message, number, attachment.model_copy(update={"content": content}))
-        return self.store.load(kept)
-
-    def _tell(self, claim: Claim) -> None:
-        """Tell the agents what became of what they said."""
-        stored = claim.noun
-        ticket = self._conversation(stored.message).ticket
-        note = stored.untold or ""
-        if ticket:
-            self.deployment.helpdesk(ticket.helpdesk).add_note(
-                ticket.id,
-                note,
-                self._conversation(stored.message),
-                idempotency_key=f"{stored.message.id}-{digest(note)}",
-            )
-        claim.finish(stored.step, untold=None)
-        self.report("noted", message=stored.message.id)
+        self._as(Forwarder).forward(stored_id, lease_seconds)
 
     # accept_reply
 
     def accept_reply(self, helpdesk_name: str, request: WebhookRequest) -> WebhookResponse:
         """Take a helpdesk's webhook. WebhookError; NotFoundError for a ticket that is not ours."""
         helpdesk = self.deployment.helpdesk(helpdesk_name)
+        if request.path_secret and not helpdesk.secret_in_path:
+            raise NotFoundError(f"helpdesk {helpdesk_name} has no such address")
         if len(request.body) > helpdesk.max_body_bytes:
             raise TooLargeError(f"over {helpdesk.max_body_bytes} bytes")
         helpdesk.verify(request)
         try:
             found = helpdesk.parse(request)
         except PayloadError as error:
-            self._quarantine(f"{_REPLIES}{helpdesk_name}", request, str(error))
+            self._quarantine(f"{REPLIES}{helpdesk_name}", request, str(error))
             return helpdesk.acknowledge()
         for item in found:
             self._take(helpdesk_name, item, request.received_at)
         return helpdesk.acknowledge()
 
-    def _take(
-        self,
-        helpdesk_name: str,
-        item: FromDesk,
-        received_at: datetime,
-    ) -> None:
-        """Store an agent's reply, or a ticket's new state; show what an agent is doing."""
-        ticket = Ticket(helpdesk=helpdesk_name, id=item.ticket_id)
-        conversation_id = self.store.conversation_of_ticket(ticket)
-        if conversation_id is None:
-            raise NotFoundError("a ticket that we did not open")
-        if isinstance(item, TicketChange):
-            self.store.amend(conversation_id, lambda c: conversations.change(c, item))
-            self.report("ticket.changed", conversation=conversation_id, state=item.state)
-        elif isinstance(item, Signal):
-            self._show_agent(conversation_id, item.kind)
-        elif isinstance(item, Correction):
-            self._keep(
-                Instruction(
-                    id=errand_id(f"{_REPLIES}{helpdesk_name}", conversation_id, item.external_id),
-                    helpdesk=helpdesk_name,
-                    conversation_id=conversation_id,
-                    correction=item,
-                    received_at=received_at,
-                )
-            )
-        else:
-            self._store_reply(helpdesk_name, conversation_id, item, received_at)
-
-    def _store_reply(
-        self, helpdesk_name: str, conversation_id: str, reply: Reply, received_at: datetime
-    ) -> None:
-        held = self.store.conversation(conversation_id)
-        target = self._target(held.noun) if held else None
-        if held is None or target is None:
-            raise NotFoundError("the ticket's conversation has no address to reply to")
-        self._store(
-            conversations.addressed(
-                Message(
-                    id=message_id(helpdesk_name, conversation_id, reply.external_id),
-                    direction=Direction.OUTBOUND,
-                    channel=target.channel,
-                    connector=helpdesk_name,
-                    inbox=target.inbox,
-                    external_id=reply.external_id,
-                    address=target.address,
-                    author=reply.author,
-                    kind=Kind.TEXT,
-                    text=reply.text,
-                    attachments=reply.attachments,
-                    sent_at=reply.sent_at,
-                    received_at=received_at,
-                    contact_id=held.noun.contact_id,
-                    conversation_id=conversation_id,
-                ),
-                target,
-            )
-        )
+    def _take(self, helpdesk_name: str, item: FromDesk, received_at: datetime) -> None:
+        """Store an agent's reply; carry out whatever else a desk told. NotFoundError."""
+        reply = self._as(Replies).take(helpdesk_name, item, received_at)
+        if reply:
+            self._store(reply)
 
     # deliver
 
@@ -572,15 +390,6 @@ class Pipeline(Worker):
             self._admit(connector, name, request)
         return connector.page(name, request)
 
-    def _show_agent(self, conversation_id: str, kind: str) -> None:
-        """On a channel that we host, let the customer see what an agent is doing."""
-        held = self.store.conversation(conversation_id)
-        target = self._target(held.noun) if held else None
-        kind_of_inbox = self.deployment.kind(target.inbox) if target else None
-        if target and kind_of_inbox and issubclass(kind_of_inbox, HostedConnector):
-            shown = self.store.sign(target.inbox, target.address, kind)
-            self.report(f"agent.{kind}", conversation=conversation_id, shown=shown)
-
     def _admit(self, connector: Connector, call: str, request: WebhookRequest) -> None:
         """TooManyError from somebody who asks a hosted channel too often."""
         if not isinstance(connector, HostedConnector):
@@ -616,11 +425,12 @@ class Pipeline(Worker):
         if ticket is None or due_at is None:
             return  # without a ticket nobody could reply: the message itself is stuck, and driven
         try:
-            self.deployment.helpdesk(ticket.helpdesk).add_note(
+            self._helpdesk(ticket.helpdesk).add_note(
                 ticket.id,
                 notes.overdue(due_at, self._agents_language),
                 conversation,
                 idempotency_key=f"{conversation.id}-overdue",
+                again=True,
             )
         except (DeliveryError, ConfigurationError, NotFoundError) as error:
             self.report("overdue.untold", conversation=conversation.id, why=str(error))
@@ -629,27 +439,9 @@ class Pipeline(Worker):
         self.report("overdue", conversation=conversation.id)
 
 
-def _for_helpdesk(stored: Stored) -> bool:
-    """What the customer said, once resolved; what became of a reply, for the agents to know."""
-    if stored.message.direction is Direction.INBOUND:
-        return stored.step is Step.RESOLVED
-    return stored.untold is not None
-
-
-def _key(message: Message) -> str:
-    """Under which the helpdesk takes it once: once more after it left for another ticket."""
-    moved = message.verdict is not None and message.verdict.rule == "undone"
-    return f"{message.id}-{message.conversation_id}" if moved else message.id
-
-
 def _reference_to(message: Message, provider_id: str) -> Reference:
     return Reference(
         inbox=message.inbox,
         external_id=provider_id,
         conversation_id=message.conversation_id or "",
     )
-
-
-def _without_bytes(message: Message) -> Message:
-    bare = tuple(a.model_copy(update={"content": None, "url": None}) for a in message.attachments)
-    return message.model_copy(update={"attachments": bare})

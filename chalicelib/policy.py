@@ -22,7 +22,7 @@ Way = Literal["choice", "word", "mail"]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Mode(StrEnum):

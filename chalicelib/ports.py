@@ -74,7 +74,7 @@ class WebhookResponse:
 class PluginSettings(BaseModel):
     """Base of a connector's or helpdesk's settings. Secrets are SecretStr, by reference only."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,7 +294,7 @@ class HostedConnector(Connector):
 class Signal(BaseModel):
     """What an agent does on a ticket right now: shown to the customer where we host the channel."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     ticket_id: str
     kind: Literal["typing", "read"]
@@ -363,8 +363,9 @@ class Helpdesk(ABC):
         self.settings = settings
         #: The configured name: the URL segment of `/replies/{name}`.
         self.configured_name = name
-        #: What the desk said last of its rate limit.
+        #: What the desk said last of its rate limit, and how many calls were made in all.
         self.pace: Pace | None = None
+        self.calls = 0
 
     @abstractmethod
     def open_ticket(
@@ -495,7 +496,7 @@ class Scorer(ABC):
 class Opinion(BaseModel):
     """A second opinion on two texts."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     same: bool
     #: In words that an agent reads.

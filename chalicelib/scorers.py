@@ -37,7 +37,7 @@ _Threshold = Annotated[float, Field(ge=0, le=1)] | None
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class ScorerSettings(_Section):

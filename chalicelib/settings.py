@@ -49,7 +49,7 @@ _Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 class _Plugin(BaseModel):
     """An inbox or a helpdesk before its connector's own settings are looked at."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", defer_build=True)
     connector: str
     helpdesk: str | None = None
     #: Where the provider's window is closed: wait for the customer, or use another channel.
@@ -66,7 +66,7 @@ class ContactsApi(PluginSettings):
 class Document(BaseModel):
     """askonce.toml as a whole."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     public_url: str = Field(pattern=r"^(https?://[^\s?#]+|env:\w+)$")
     helpdesk: str

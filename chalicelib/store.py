@@ -26,6 +26,7 @@ from chalicelib.items import (
     Collected,
     Corrected,
     Cursor,
+    DeskState,
     Errand,
     GivenOpinion,
     Held,
@@ -153,14 +154,12 @@ class Store:
     def message(self, message_id: str) -> Held[Stored] | None:
         return self._get(Stored, *message_key(message_id))
 
-    def claim(
-        self, held: Held[Stored], seconds: float, *, sending: bool = False
-    ) -> Held[Stored] | None:
+    def claim(self, held: Held[Stored], seconds: float, **changes: bool) -> Held[Stored] | None:
         """Have a message to oneself for a while; None if another worker has it, or just took it."""
         now = self._clock()
         if held.noun.claimed_until and held.noun.claimed_until > now:
             return None
-        claimed = held.change(claimed_until=now + timedelta(seconds=seconds), sending=sending)
+        claimed = held.change(claimed_until=now + timedelta(seconds=seconds), **changes)
         try:
             self.commit(claimed)
         except ConflictError:
@@ -322,9 +321,13 @@ class Store:
     def home(self, conversation_id: str) -> Held[Home] | None:
         return self._get(Home, f"CONV#{conversation_id}", "HOME")
 
-    def conversation_of_ticket(self, ticket: Ticket) -> str | None:
-        found = self._get(TicketHome, f"TICKET#{ticket.helpdesk}#{ticket.id}", "CONV")
-        return found.noun.conversation_id if found else None
+    def ticket_home(self, ticket: Ticket) -> Held[TicketHome] | None:
+        """Which conversation a ticket belongs to."""
+        return self._get(TicketHome, f"TICKET#{ticket.helpdesk}#{ticket.id}", "CONV")
+
+    def desk_state(self, helpdesk: str) -> Held[DeskState]:
+        """How a helpdesk is doing; version 0 of one that was never in trouble."""
+        return self._found_or(DeskState(helpdesk=helpdesk))
 
     def conversation_of_reference(self, inbox: str, external_ids: Iterable[str]) -> str | None:
         """The conversation of the first id that we know; looks at the nearest five."""

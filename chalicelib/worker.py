@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from chalicelib import conversations, identity
+from chalicelib.desks import Watched
 from chalicelib.errors import ConflictError, RejectedError, RetryableError
 from chalicelib.items import Held, Step, Stored
 from chalicelib.policy import Language
@@ -55,8 +56,12 @@ class Worker:
         """Of notes for agents."""
         return self.deployment.document.policy.agents_language
 
-    def _claim(self, held: Held[Stored], lease_seconds: float, *, sending: bool = False) -> Claim:
-        claimed = self.store.claim(held, lease_seconds, sending=sending)
+    def _helpdesk(self, name: str) -> Watched:
+        """A configured helpdesk, called only when it may be."""
+        return Watched(self.deployment.helpdesk(name), self.store, self.clock, self.report)
+
+    def _claim(self, held: Held[Stored], lease_seconds: float, **changes: bool) -> Claim:
+        claimed = self.store.claim(held, lease_seconds, **changes)
         if claimed is None:
             raise RetryableError("another worker has it", retry_after_seconds=lease_seconds)
         self.report("claimed", message=held.noun.message.id)

@@ -80,6 +80,7 @@ class DeskCalls:
             own["Content-Type"] = "application/json"
         elif multipart:
             body, own["Content-Type"] = multipart
+        self._desk.calls += 1
         answer = http.exchange(method, url, headers=own, body=body, repeatable=repeatable)
         self._desk.pace = pace_of(answer.headers, datetime.now(UTC)) or self._desk.pace
         if error := self._error(answer, urlsplit(url).hostname or "?"):

@@ -56,7 +56,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "resolve": {"codes", "comparing", "contacts", "conversations", "errors", "faq", "identity"}
     | {"items", "judge", "ledgers", "policy", "saying", "schema", "worker"},
     "corrections": {"conversations", "errors", "identity", "items", "schema", "worker"},
-    "worker": {"conversations", "errors", "identity", "items", "policy", "ports", "schema"}
+    "desks": {"errors", "items", "ports", "schema", "store"},
+    "forwarding": {"conversations", "corrections", "errors", "identity", "items", "notes", "ports"}
+    | {"schema", "worker"},
+    "replies": {"conversations", "errors", "items", "ports", "schema", "worker"},
+    "worker": {"conversations", "desks", "errors", "identity", "items", "policy", "ports", "schema"}
     | {"settings", "store"},
     "crowd": {"errors", "items", "judge", "ports", "repeats", "schema", "worker"},
     "parts": {"errors", "items", "schema", "store"},
@@ -65,8 +69,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "delivery": {"codes", "conversations", "errors", "identity", "items", "ledgers", "notes"}
     | {"ports", "schema", "worker"},
     "limits": {"errors", "ports"},
-    "pipeline": {"conversations", "corrections", "crowd", "delivery", "errands", "errors", "items"}
-    | {"limits", "notes", "parts", "ports", "resolve", "schema", "worker"},
+    "pipeline": {"conversations", "crowd", "delivery", "errands", "errors", "forwarding", "items"}
+    | {"limits", "notes", "parts", "ports", "replies", "resolve", "schema", "worker"},
     "consumer": {"errors", "log"},
 }
 CORE_FOR_CONNECTORS = {"chalicelib.schema", "chalicelib.errors", "chalicelib.ports"}

@@ -261,7 +261,9 @@ def test_of_two_pointers_the_first_one_holds(store: Store) -> None:
     ticket = Ticket(helpdesk="desk", id="T1")
     store.remember(TicketHome(ticket=ticket, conversation_id="q1"))
     store.remember(TicketHome(ticket=ticket, conversation_id="q2"))
-    assert store.conversation_of_ticket(ticket) == "q1"
+    found = store.ticket_home(ticket)
+    assert found is not None
+    assert found.noun.conversation_id == "q1"
     assert store.conversation_of_ticket(Ticket(helpdesk="another", id="T1")) is None
 
 
