@@ -254,6 +254,8 @@ _OPPOSITES = (
     ("开通", "取消"), ("打开", "关闭"), ("退货", "换货"), ("买", "卖"), ("增加", "减少"),
     ("升级", "降级"), ("之前", "之后"), ("开启", "关闭"), ("充值", "提现"), ("收到", "发出"),
 )  # fmt: skip
+#: How rare a word is that makes another question of one.
+_OF_WEIGHT = 0.6
 _STEPS = {
     "cancel": ("cancel", "取消", "撤销", "不要了"),
     "return": ("return", "refund", "send back", "退货", "退款", "退回"),
@@ -282,10 +284,50 @@ def stops(a: Prepared, b: Prepared) -> str | None:
             return f"opposites: {one} / {other}"
     if a.steps != b.steps:
         return "another step of the same matter"
-    return _another_thing(a, b)
+    return _another_order(a, b) or _another_thing(a, b) or _another_kind(a, b)
+
+
+def _another_order(a: Prepared, b: Prepared) -> str | None:
+    """The same words with two of them exchanged, as who pays whom, or from where to where."""
+    if len(a.said) != len(b.said):
+        return None
+    apart = [pair for pair in zip(a.said, b.said, strict=True) if pair[0] != pair[1]]
+    if len(apart) == 2 and apart[0] == apart[1][::-1]:
+        return f"exchanged: {apart[0][0]} / {apart[0][1]}"
+    return None
 
 
 def _another_thing(a: Prepared, b: Prepared) -> str | None:
+    """One word of weight has another in its place, and all the rest is equal.
+
+    Not where it may be the same word, misspelt or cut short: those begin alike, or share a sign.
+    """
+    ours, theirs = _without_what_both_have(a.said, b.said)
+    if len(ours) != 1 or len(theirs) != 1:
+        return None
+    (one,), (other,) = ours, theirs
+    known = min(len(one), len(other)) > 1 and one in lexicon().places and other in lexicon().places
+    if not known or min(entry(one).rarity, entry(other).rarity) < _OF_WEIGHT:
+        return None
+    same = set(one) & set(other) if one[0] > "\u3400" else one[0] == other[0]
+    return None if same else f"another thing: {one} / {other}"
+
+
+def _without_what_both_have(
+    ours: Sequence[str], theirs: Sequence[str]
+) -> tuple[Sequence[str], Sequence[str]]:
+    """Both without the words that they begin and end with in common."""
+    start = 0
+    while start < min(len(ours), len(theirs)) and ours[start] == theirs[start]:
+        start += 1
+    end = 0
+    most = min(len(ours), len(theirs)) - start
+    while end < most and ours[-1 - end] == theirs[-1 - end]:
+        end += 1
+    return ours[start : len(ours) - end], theirs[start : len(theirs) - end]
+
+
+def _another_kind(a: Prepared, b: Prepared) -> str | None:
     """Two Chinese words of one kind, as 红茶 and 绿茶: their last character names that."""
     ours, theirs = ([w for w in p.words if len(w) > 1 and w[0] > "\u3400"] for p in (a, b))
     for one in ours:

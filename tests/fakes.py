@@ -470,6 +470,8 @@ class FakeDesk(Helpdesk):
         self.failures: list[Exception | None] = []
         self.late_failures: list[Exception | None] = []
         self.tries = 0
+        #: Whether each try was told that an earlier one may have taken effect.
+        self.again: list[bool] = []
 
     @property
     def said(self) -> list[tuple[str, str]]:
@@ -488,6 +490,7 @@ class FakeDesk(Helpdesk):
         idempotency_key: str,
         again: bool = False,
     ) -> str:
+        self.again.append(again)
         opened = sum(call.what == "open" for call in self.effects.values())
         call = Call("open", idempotency_key, f"T{opened + 1}", message.text, message.attachments)
         return self._once(call).ticket
@@ -501,6 +504,7 @@ class FakeDesk(Helpdesk):
         idempotency_key: str,
         again: bool = False,
     ) -> None:
+        self.again.append(again)
         comment = Call("comment", idempotency_key, ticket_id, message.text, message.attachments)
         self._once(comment)
 

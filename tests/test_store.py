@@ -264,7 +264,7 @@ def test_of_two_pointers_the_first_one_holds(store: Store) -> None:
     found = store.ticket_home(ticket)
     assert found is not None
     assert found.noun.conversation_id == "q1"
-    assert store.conversation_of_ticket(Ticket(helpdesk="another", id="T1")) is None
+    assert store.ticket_home(Ticket(helpdesk="another", id="T1")) is None
 
 
 def test_the_nearest_reference_that_is_known_names_the_conversation(store: Store) -> None:

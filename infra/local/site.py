@@ -167,12 +167,13 @@ class Site:
         """What became of each answer on a ticket, in words."""
         store, helpdesks = self._pipeline().store, self._pipeline().deployment.document.helpdesks
         desk = next((n for n, h in helpdesks.items() if h.get("connector") == "sandbox"), "")
-        conversation = store.conversation_of_ticket(Ticket(helpdesk=desk, id=ticket))
+        home = store.ticket_home(Ticket(helpdesk=desk, id=ticket))
+        conversation_id = home.noun.conversation_id if home else ""
         entries: list[dict[str, Any]] = next(
             (t["entries"] for t in self._records.tickets() if t["id"] == ticket), []
         )
         found = {
-            e["event"]: store.message(message_id(desk, conversation or "", e["event"]))
+            e["event"]: store.message(message_id(desk, conversation_id, e["event"]))
             for e in entries
             if e["kind"] == "reply"
         }

@@ -1,0 +1,310 @@
+"""A helpdesk's pace and its troubles, shared by all workers: nobody calls one that is let be."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from chalicelib import desks
+from chalicelib.errors import (
+    ConfigurationError,
+    GoneError,
+    RejectedError,
+    RetryableError,
+)
+from chalicelib.items import Step
+from chalicelib.ports import DeskCapabilities, Pace
+from chalicelib.schema import Ticket
+from tests.fakes import FakeDesk, World, world
+from tests.test_forward import QUESTION, forward_failing, waiting
+
+DOWN = RetryableError("HTTP 503 from the desk")
+
+
+@pytest.fixture
+def w() -> World:
+    return world()
+
+
+def state(w: World) -> Any:
+    return w.pipeline.store.desk_state("desk").noun
+
+
+def can(w: World, **capabilities: Any) -> FakeDesk:
+    """The desk, with other capabilities."""
+    known = {"as_customer": True, "once": "key", "webhooks": "signed"}
+    w.desk.capabilities = DeskCapabilities(**(known | capabilities))  # type: ignore[misc]
+    return w.desk
+
+
+def chatting(w: World, *texts: str) -> list[str]:
+    """The same as `waiting`, some seconds apart."""
+    found = []
+    for text in texts:
+        w.clock.forward(seconds=3)
+        found += waiting(w, text)
+    return found
+
+
+def failing(w: World, name: str, times: int) -> None:
+    """So many failures in a row."""
+    w.desk.failures = [DOWN] * times
+    for _ in range(times):
+        forward_failing(w, name)
+
+
+# Its rate limit
+
+
+def test_a_desk_that_asks_for_time_is_left_alone_by_all_workers(w: World) -> None:
+    first, other = waiting(w, QUESTION), waiting(w, "Where is my parcel?", inbox="email")
+    w.desk.failures = [RetryableError("HTTP 429", retry_after_seconds=40)]
+    forward_failing(w, first[0])
+    with pytest.raises(RetryableError) as caught:
+        w.pipeline.forward(other[0])
+    assert (w.desk.tries, caught.value.retry_after_seconds) == (1, 40.0)
+    w.clock.forward(seconds=41)
+    w.pipeline.forward(other[0])
+    w.pipeline.forward(first[0])
+    assert len(w.desk.said) == 2
+
+
+def test_a_desk_that_says_it_has_had_enough_is_asked_when_it_counts_anew(w: World) -> None:
+    first, second = waiting(w, QUESTION, "thanks")
+    act = w.desk._once
+
+    def once(call: Any) -> Any:
+        w.desk.pace = Pace(remaining=0, resets_in_seconds=25.0)
+        return act(call)
+
+    w.desk._once = once  # type: ignore[method-assign]
+    w.pipeline.forward(first)
+    with pytest.raises(RetryableError) as caught:
+        w.pipeline.forward(second)
+    assert caught.value.retry_after_seconds == 25.0
+    assert w.desk.tries == 1
+    w.clock.forward(seconds=26)
+    w.pipeline.forward(second)
+    assert w.desk.tries == 2
+
+
+def test_a_minutes_calls_are_counted_where_the_desk_counts_none_aloud(w: World) -> None:
+    names = waiting(w, QUESTION, "thanks", "hello?", "are you there?")
+    desk, act = can(w, calls_per_minute=2), w.desk._once
+
+    def once(call: Any) -> Any:
+        desk.calls += 1
+        return act(call)
+
+    desk._once = once  # type: ignore[method-assign]
+    w.pipeline.forward(names[0])
+    w.pipeline.forward(names[1])
+    with pytest.raises(RetryableError, match="this minute") as caught:
+        w.pipeline.forward(names[2])
+    assert caught.value.retry_after_seconds == 30.0
+    w.clock.forward(seconds=30)
+    w.pipeline.forward(names[2])
+    forward_failing(w, names[3])
+
+
+def test_a_desk_without_a_limit_and_in_health_costs_no_write(w: World) -> None:
+    for name in waiting(w, QUESTION, "thanks"):
+        w.pipeline.forward(name)
+    assert w.pipeline.store.desk_state("desk").version == 0
+
+
+# Its troubles
+
+
+def test_after_some_failures_in_a_row_nobody_calls_for_a_while(w: World) -> None:
+    [name] = waiting(w, QUESTION)
+    failing(w, name, desks.PATIENCE)
+    assert "helpdesk.resting" in w.names()
+    tries = w.desk.tries
+    forward_failing(w, name)
+    assert w.desk.tries == tries
+    w.clock.forward(seconds=31)
+    w.pipeline.forward(name)
+    assert w.desk.said == [("T1", QUESTION)]
+    assert "helpdesk.back" in w.names()
+    assert not state(w).troubled
+
+
+def test_each_further_failure_lets_it_be_for_twice_as_long_up_to_a_quarter_hour(w: World) -> None:
+    [name] = waiting(w, QUESTION)
+    failing(w, name, desks.PATIENCE)
+    rests = []
+    for _ in range(8):
+        rests.append((state(w).rests_until - w.clock.now).total_seconds())
+        w.clock.now = state(w).rests_until + timedelta(seconds=1)
+        failing(w, name, 1)
+    assert rests[:4] == [30, 60, 120, 240]
+    assert max(rests) == 900
+    assert w.names().count("helpdesk.resting") == 1
+
+
+def test_when_its_rest_is_over_one_worker_tries_and_the_others_wait(w: World) -> None:
+    first, other = waiting(w, QUESTION), waiting(w, "Where is my parcel?", inbox="email")
+    failing(w, first[0], desks.PATIENCE)
+    w.clock.forward(seconds=31)
+    waited = []
+
+    def meanwhile(call: Any) -> Any:
+        w.desk._once = act  # type: ignore[method-assign]
+        tries = w.desk.tries
+        forward_failing(w, other[0])
+        waited.append(w.desk.tries == tries)
+        return act(call)
+
+    act = w.desk._once
+    w.desk._once = meanwhile  # type: ignore[method-assign]
+    w.pipeline.forward(first[0])
+    assert waited == [True]
+    w.pipeline.forward(other[0])
+    assert len(w.desk.said) == 2
+
+
+def test_refused_credentials_stop_the_desk_say_so_and_lose_nothing(w: World) -> None:
+    [name] = waiting(w, QUESTION)
+    w.desk.failures = [ConfigurationError('helpdesk "desk" refuses our credentials: HTTP 401')]
+    forward_failing(w, name, ConfigurationError)
+    assert state(w).refused
+    assert w.names().count("helpdesk.refused") == 1
+    forward_failing(w, name)
+    assert w.stored(name).step is Step.RESOLVED
+    w.clock.now += desks.REFUSED_REST
+    w.pipeline.forward(name)
+    assert (w.desk.said, state(w).refused) == ([("T1", QUESTION)], False)
+
+
+def test_what_it_refuses_for_good_says_nothing_of_its_health(w: World) -> None:
+    for name in waiting(w, QUESTION, "thanks"):
+        w.desk.failures = [RejectedError("HTTP 422")]
+        w.pipeline.forward(name)
+    assert not state(w).troubled
+
+
+# A second try
+
+
+def test_only_a_second_try_is_told_to_look_first(w: World) -> None:
+    first, second = waiting(w, QUESTION, "thanks")
+    w.pipeline.forward(first)
+    w.desk.late_failures = [RetryableError("cut", uncertain=True)]
+    forward_failing(w, second)
+    w.pipeline.forward(second)
+    assert w.desk.again == [False, False, True]
+
+
+# Tickets that take nothing any more
+
+
+def gone(w: World, ticket: str) -> None:
+    """The desk takes nothing more on a ticket."""
+    act = w.desk._once
+
+    def once(call: Any) -> Any:
+        if call.ticket == ticket and call.what != "open":
+            raise GoneError("HTTP 404: ticket is closed")
+        return act(call)
+
+    w.desk._once = once  # type: ignore[method-assign]
+
+
+def test_a_gone_ticket_is_followed_by_one_that_names_it(w: World) -> None:
+    first, second, third = waiting(w, QUESTION, "thanks", "hello?")
+    w.pipeline.forward(first)
+    gone(w, "T1")
+    w.pipeline.forward(second)
+    w.pipeline.forward(third)
+    assert w.desk.said == [("T1", QUESTION), ("T2", "thanks"), ("T2", "hello?")]
+    assert ["T1" in note for note in w.desk.notes] == [True]
+
+
+def test_a_reply_on_the_new_ticket_reaches_the_customer(w: World) -> None:
+    first, second = waiting(w, QUESTION, "thanks")
+    w.pipeline.forward(first)
+    gone(w, "T1")
+    w.pipeline.forward(second)
+    w.reply("T2", "In a dry place.")
+    w.settle()
+    assert w.sent("sms") == ["In a dry place."]
+
+
+def test_a_crash_between_the_new_ticket_and_its_note_opens_no_third_one(w: World) -> None:
+    first, second = waiting(w, QUESTION, "thanks")
+    w.pipeline.forward(first)
+    gone(w, "T1")
+    w.desk.late_failures = [RetryableError("cut", uncertain=True)]
+    forward_failing(w, second)
+    w.pipeline.forward(second)
+    assert w.desk.said == [("T1", QUESTION), ("T2", "thanks")]
+
+
+# Busy chats
+
+
+def test_lines_that_wait_go_in_one_update_where_updates_are_limited(w: World) -> None:
+    names = chatting(w, QUESTION, "it is sencha", "bought in May", "hello?")
+    can(w, updates=(30, 600))
+    for name in names:
+        w.pipeline.forward(name)
+    assert w.desk.said == [("T1", QUESTION), ("T1", "it is sencha\nbought in May\nhello?")]
+    assert {s.step for s in w.messages()} == {Step.DONE}
+    assert w.stored(names[1]).joined == tuple(names[2:])
+
+
+def test_a_crash_after_the_update_says_no_line_twice(w: World) -> None:
+    names = chatting(w, QUESTION, "it is sencha", "bought in May")
+    can(w, updates=(30, 600))
+    w.pipeline.forward(names[0])
+    w.desk.late_failures = [RetryableError("cut", uncertain=True)]
+    forward_failing(w, names[1])
+    chatting(w, "and one more")
+    for name in (names[1], names[2], w.messages()[-1].message.id):
+        w.pipeline.forward(name)
+    texts = [text for _, text in w.desk.said]
+    assert texts == [QUESTION, "it is sencha\nbought in May", "and one more"]
+
+
+def test_a_ticket_that_has_had_its_updates_waits(w: World) -> None:
+    can(w, updates=(7, 600))
+    [first] = waiting(w, QUESTION)
+    w.pipeline.forward(first)
+    for text in ("thanks", "hello?"):
+        [name] = waiting(w, text)
+        w.pipeline.forward(name)
+    [third] = waiting(w, "are you there?")
+    with pytest.raises(RetryableError, match="no more updates") as caught:
+        w.pipeline.forward(third)
+    assert caught.value.retry_after_seconds == 600.0
+    w.clock.forward(seconds=601)
+    w.pipeline.forward(third)
+    assert w.desk.said[-1] == ("T1", "are you there?")
+
+
+# Merges
+
+
+def test_a_merge_is_followed_and_replies_on_the_other_ticket_arrive(w: World) -> None:
+    first, second = waiting(w, QUESTION, "thanks")
+    w.pipeline.forward(first)
+    event = {"ticket_id": "T1", "external_id": "m1", "state": "merged", "merged_into": "T77"}
+    w.pipeline.accept_reply("desk", w.request(event))
+    w.pipeline.forward(second)
+    assert w.desk.said[-1] == ("T77", "thanks")
+    w.reply("T77", "In a dry place.")
+    w.settle()
+    assert w.sent("sms") == ["In a dry place."]
+
+
+def test_a_ticket_merged_into_another_ones_leaves_that_ones_customer_alone(w: World) -> None:
+    [first] = waiting(w, QUESTION)
+    [other] = waiting(w, "Where is my parcel?", inbox="email")
+    w.pipeline.forward(first)
+    w.pipeline.forward(other)
+    event = {"ticket_id": "T1", "external_id": "m1", "state": "merged", "merged_into": "T2"}
+    w.pipeline.accept_reply("desk", w.request(event))
+    home = w.pipeline.store.ticket_home(Ticket(helpdesk="desk", id="T2"))
+    assert home is not None
+    assert home.noun.conversation_id == w.stored(other).message.conversation_id
