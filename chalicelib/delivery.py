@@ -75,6 +75,7 @@ class Deliverer(Worker):
         if target is None:
             raise RejectedError("no address of this person is left to reply to")
         own = message if half_sent else _addressed(message, target)
+        own = self._with_agents_files(claim, own)
         try:
             self._send_all(claim, own)
         except ClosedError as closed:
@@ -165,6 +166,25 @@ class Deliverer(Worker):
         links = [a for a in loaded if a not in taken and a.url]
         text = "\n".join([message.text, *(f"{a.name or 'file'}: {a.url}" for a in links)]).strip()
         return message.model_copy(update={"attachments": tuple(taken), "text": text})
+
+    def _with_agents_files(self, claim: Claim, message: Message) -> Message:
+        """With the files that an agent sent in the bucket, fetched from the helpdesk once."""
+        found = tuple(
+            self._kept(message, n, a) if a.source and not (a.key or a.unavailable) else a
+            for n, a in enumerate(message.attachments)
+        )
+        if found == message.attachments:
+            return message
+        message = message.model_copy(update={"attachments": found})
+        claim.record(message=message)
+        return message
+
+    def _kept(self, message: Message, number: int, attachment: Attachment) -> Attachment:
+        try:
+            content = self._helpdesk(message.connector).fetch(attachment)
+        except RejectedError as error:
+            return attachment.model_copy(update={"unavailable": str(error)})
+        return self.store.keep(message, number, attachment.model_copy(update={"content": content}))
 
     def _send(self, connector: Connector, piece: Message) -> str:
         self._take_window(connector, piece)

@@ -9,9 +9,15 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from chalicelib.errors import ConfigurationError, ConflictError, DeliveryError, RetryableError
+from chalicelib.errors import (
+    ConfigurationError,
+    ConflictError,
+    DeliveryError,
+    RejectedError,
+    RetryableError,
+)
 from chalicelib.items import DeskState, Held
-from chalicelib.ports import DeskCapabilities, Helpdesk
+from chalicelib.ports import DeskCapabilities, Helpdesk, Polled, PollingHelpdesk
 from chalicelib.schema import Attachment, Conversation, Message
 from chalicelib.store import Store
 
@@ -84,6 +90,12 @@ class Watched:
 
     def fetch(self, attachment: Attachment) -> bytes:
         return self._call(lambda: self._desk.fetch(attachment))
+
+    def poll(self, cursor: str, now: datetime) -> Polled:
+        desk = self._desk
+        if not isinstance(desk, PollingHelpdesk):
+            raise RejectedError(f"helpdesk {desk.configured_name} is not asked what happened")
+        return self._call(lambda: desk.poll(cursor, now))
 
     def _call(self, act: Callable[[], T]) -> T:
         held = self._admitted()

@@ -5,21 +5,27 @@ is one group of its queue: its cursor is read and moved by one worker at a time.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from chalicelib import notes
+from chalicelib.contacts import Contacts, UnknownAddressError
 from chalicelib.corrections import Corrections
+from chalicelib.customers import decided
 from chalicelib.errors import ConflictError, NotFoundError, RejectedError, RetryableError
 from chalicelib.items import Held, Step, Stored
 from chalicelib.policy import Language
-from chalicelib.ports import FetchingConnector
-from chalicelib.schema import Delivery, Instruction, Message, Notice, Receipt
+from chalicelib.ports import FetchingConnector, FromDesk
+from chalicelib.replies import REPLIES, Replies
+from chalicelib.schema import Conversation, Delivery, Instruction, Message, Notice, Receipt
 from chalicelib.worker import Worker
 
 #: A receipt may overtake the write that remembers what it is for, but not for long.
 PATIENCE = timedelta(minutes=15)
+#: The evidence of a link that an agent asked for.
+AGENT = "agent"
 #: Pages of one run; the queue brings the notice back for the rest.
 _PAGES = 50
 _ORDER = list(Delivery)
@@ -43,6 +49,8 @@ class Errands(Worker):
         item = held.noun.item
         if isinstance(item, Receipt):
             self._note(item)
+        elif isinstance(item, Notice) and item.inbox.startswith(REPLIES):
+            self._poll(item, keep)
         elif isinstance(item, Notice):
             self._fetch(item, keep)
         else:
@@ -96,16 +104,84 @@ class Errands(Worker):
                 return
         raise RetryableError("there is more to fetch", retry_after_seconds=0)
 
+    def _poll(self, notice: Notice, keep: Callable[[Message | Receipt], None]) -> None:
+        """Take what a helpdesk says that its webhooks may have lost."""
+        name = notice.inbox.removeprefix(REPLIES)
+        watched = self._helpdesk(name)
+        for _ in range(_PAGES):
+            cursor = self.store.cursor(notice.inbox, notice.source)
+            page = watched.poll(cursor.noun.value, self.clock())
+            for found in page.found:
+                self._take(name, found, notice, keep)
+            if page.cursor and page.cursor != cursor.noun.value:
+                self.store.commit(cursor.change(value=page.cursor))
+            if page.found:
+                self.report("polled", helpdesk=name, count=len(page.found))
+            if not page.more:
+                return
+        raise RetryableError("there is more to fetch", retry_after_seconds=0)
+
+    def _take(
+        self,
+        name: str,
+        found: FromDesk,
+        notice: Notice,
+        keep: Callable[[Message | Receipt], None],
+    ) -> None:
+        replies = Replies(self.store, self.deployment, self.clock, self.report)
+        with suppress(NotFoundError):  # other tickets than ours are in the desk, too
+            if reply := replies.take(name, found, notice.received_at):
+                keep(reply)
+
     # Instructions
 
     def _correct(self, told: Instruction) -> None:
         """Do what an agent said, or tell on the ticket why it cannot be done."""
-        worker = Corrections(self.store, self.deployment, self.clock, self.report)
+        act = {
+            "not_a_repeat": self._set_apart,
+            "same_person": self._link,
+            "different_person": self._unlink,
+        }[told.correction.kind]
         try:
-            worker.correct(told.helpdesk, told.conversation_id, told.correction)
-        except NotFoundError as error:
+            done = act(told)
+        except (NotFoundError, UnknownAddressError) as error:
             self.report("uncorrected", errand=told.id, why=type(error).__name__)
-            self._answer(told, notes.uncorrected(str(error), self._agents_language))
+            done = notes.uncorrected(str(error), self._agents_language)
+        if done:
+            self._answer(told, done)
+
+    def _set_apart(self, told: Instruction) -> str:
+        """Both tickets get their notes with the message itself."""
+        worker = Corrections(self.store, self.deployment, self.clock, self.report)
+        worker.correct(told.helpdesk, told.conversation_id, told.correction)
+        return ""
+
+    def _link(self, told: Instruction) -> str:
+        """Another address is that of the person who began the conversation."""
+        address, to = told.correction.address or "", self._conversation_of(told).asked_by
+        decided(lambda: self._contacts.link(address, to, source=AGENT, by=told.correction.by))
+        self.report("contacts.linked", conversation=told.conversation_id, source=AGENT)
+        return notes.linked(address, self._agents_language)
+
+    def _unlink(self, told: Instruction) -> str:
+        """Whoever wrote last in the conversation is somebody else."""
+        participants = self._conversation_of(told).participants
+        if not participants:
+            raise NotFoundError("nobody wrote on this ticket")
+        address = participants[0].sender
+        decided(lambda: self._contacts.unlink(address, by=told.correction.by))
+        self.report("contacts.unlinked", conversation=told.conversation_id)
+        return notes.unlinked(address, self._agents_language)
+
+    @property
+    def _contacts(self) -> Contacts:
+        return Contacts(self.store, self.clock, self.deployment.document.policy.contacts)
+
+    def _conversation_of(self, told: Instruction) -> Conversation:
+        held = self.store.conversation(told.conversation_id)
+        if held is None:
+            raise NotFoundError("the conversation is gone")
+        return held.noun
 
     def _answer(self, told: Instruction, note: str) -> None:
         conversation = self.store.conversation(told.conversation_id)

@@ -142,6 +142,10 @@ _EN = {
     "claimed": "The sender is not proven ({source}): this may be {address} or somebody else. "
     "Nothing was disclosed, no history was joined.",
     "continues": "This goes on from ticket {ticket}, which takes nothing any more.",
+    "linked": "{address} is this customer's from now on: what is written there joins their "
+    "questions, and their answers may be given there.",
+    "unlinked": "{address} is another person from now on: nothing that was said here is told "
+    "there any more.",
     "surging": "{customers} customers asked this within an hour: it may be an incident, or a "
     "question that the FAQ lacks.",
     "undelivered": "Not delivered: {why}",
@@ -174,6 +178,8 @@ _ZH = {
     "claimed": "发送者身份未经验证（{source}）：可能是 {address}，也可能是其他人。"
     "没有透露任何信息，也没有关联历史记录。",
     "continues": "本工单接续工单 {ticket}，后者已无法再更新。",
+    "linked": "{address} 今后属于这位客户：从该地址的来信会并入其问题，答复也可以发往该地址。",
+    "unlinked": "{address} 今后视为另一位客户：这里的内容不会再透露给该地址。",
     "surging": "一小时内有 {customers} 位客户提出了这个问题：可能是突发故障，"
     "也可能是常见问题库中缺少的内容。",
     "undelivered": "未送达：{why}",
@@ -203,6 +209,16 @@ _WORDS: Mapping[Language, Mapping[str, str]] = {"en": _EN, "zh": _ZH}
 def continues(ticket_id: str, language: Language = "en") -> str:
     """That a ticket goes on with what another one took until now."""
     return _WORDS[language]["continues"].format(ticket=ticket_id)
+
+
+def linked(address: str, language: Language = "en") -> str:
+    """That an address is this customer's from now on."""
+    return _WORDS[language]["linked"].format(address=address)
+
+
+def unlinked(address: str, language: Language = "en") -> str:
+    """That an address is another person's from now on."""
+    return _WORDS[language]["unlinked"].format(address=address)
 
 
 def surging(customers: int, language: Language = "en") -> str:

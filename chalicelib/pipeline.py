@@ -37,10 +37,11 @@ from chalicelib.ports import (
     Connector,
     FromDesk,
     HostedConnector,
+    PollingHelpdesk,
     WebhookRequest,
     WebhookResponse,
 )
-from chalicelib.replies import REPLIES, Replies
+from chalicelib.replies import POLLED, REPLIES, Replies
 from chalicelib.resolve import Resolver
 from chalicelib.schema import (
     Conversation,
@@ -50,6 +51,7 @@ from chalicelib.schema import (
     Notice,
     Receipt,
     digest,
+    errand_id,
 )
 from chalicelib.worker import Worker
 
@@ -419,6 +421,23 @@ class Pipeline(Worker):
             parts.give_up(self.store, collected, self.report)
         for conversation in self.store.overdue(now):
             self._note_overdue(conversation.noun)
+        self._ask_helpdesks(now)
+
+    def _ask_helpdesks(self, now: datetime) -> None:
+        """Have those asked whose webhooks may get lost: once in so many minutes."""
+        minute = int(now.timestamp() // 60)
+        for name in self.deployment.document.helpdesks:
+            kind = self.deployment.kind_of_helpdesk(name)
+            if kind and issubclass(kind, PollingHelpdesk) and minute % kind.poll_minutes == 0:
+                inbox = f"{REPLIES}{name}"
+                self.store.add_errand(
+                    Notice(
+                        id=errand_id(inbox, POLLED, str(minute)),
+                        inbox=inbox,
+                        source=POLLED,
+                        received_at=now,
+                    )
+                )
 
     def _note_overdue(self, conversation: Conversation) -> None:
         due_at, ticket = conversation.first_reply_due_at, conversation.ticket

@@ -27,6 +27,8 @@ from chalicelib.worker import Worker
 
 #: Where a helpdesk's requests come in, as an inbox's do under its name; no inbox can have it.
 REPLIES = "replies/"
+#: The source of what a helpdesk is asked for.
+POLLED = "polled"
 
 
 @dataclass(frozen=True)

@@ -353,6 +353,12 @@ class Deployment:
         load = self._registry["inbox"].get(str(connector))
         return load() if load else None
 
+    def kind_of_helpdesk(self, name: str) -> type[Helpdesk] | None:
+        """A helpdesk's class, whether its settings are right or not; None if there is none."""
+        connector = self.document.helpdesks.get(name, {}).get("connector")
+        load = self._registry["helpdesk"].get(str(connector))
+        return load() if load else None
+
     def helpdesk(self, name: str) -> Helpdesk:
         """NotFoundError, or ConfigurationError if its settings are wrong."""
         if name not in self.document.helpdesks:

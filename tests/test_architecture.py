@@ -64,8 +64,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"settings", "store"},
     "crowd": {"errors", "items", "judge", "ports", "repeats", "schema", "worker"},
     "parts": {"errors", "items", "schema", "store"},
-    "errands": {"corrections", "errors", "items", "notes", "policy", "ports", "schema"}
-    | {"worker"},
+    "errands": {"contacts", "corrections", "customers", "errors", "items", "notes", "policy"}
+    | {"ports", "replies", "schema", "worker"},
     "delivery": {"codes", "conversations", "errors", "identity", "items", "ledgers", "notes"}
     | {"ports", "schema", "worker"},
     "limits": {"errors", "ports"},
