@@ -1,11 +1,11 @@
 """What agents are told beside the customer's words: why, what was said, what went wrong. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
 from chalicelib import identity
 from chalicelib.policy import Language
-from chalicelib.schema import Conversation, Level, Message, Outcome, Verdict
+from chalicelib.schema import Conversation, Level, Message, Outcome, Ticket, Verdict
 
 MAY_HAVE_ARRIVED = (
     "the connection broke while it was being sent, so it may or may not have arrived; "
@@ -142,6 +142,8 @@ _EN = {
     "claimed": "The sender is not proven ({source}): this may be {address} or somebody else. "
     "Nothing was disclosed, no history was joined.",
     "continues": "This goes on from ticket {ticket}, which takes nothing any more.",
+    "history": "This conversation moved here from {helpdesk}, ticket {ticket}. Said until then:",
+    "moved": "This conversation goes on at {helpdesk}, ticket {ticket}.",
     "linked": "{address} is this customer's from now on: what is written there joins their "
     "questions, and their answers may be given there.",
     "unlinked": "{address} is another person from now on: nothing that was said here is told "
@@ -178,6 +180,8 @@ _ZH = {
     "claimed": "发送者身份未经验证（{source}）：可能是 {address}，也可能是其他人。"
     "没有透露任何信息，也没有关联历史记录。",
     "continues": "本工单接续工单 {ticket}，后者已无法再更新。",
+    "history": "此会话由 {helpdesk} 的工单 {ticket} 迁移而来。此前的往来如下：",
+    "moved": "此会话已迁移至 {helpdesk}，工单 {ticket}。",
     "linked": "{address} 今后属于这位客户：从该地址的来信会并入其问题，答复也可以发往该地址。",
     "unlinked": "{address} 今后视为另一位客户：这里的内容不会再透露给该地址。",
     "surging": "一小时内有 {customers} 位客户提出了这个问题：可能是突发故障，"
@@ -209,6 +213,17 @@ _WORDS: Mapping[Language, Mapping[str, str]] = {"en": _EN, "zh": _ZH}
 def continues(ticket_id: str, language: Language = "en") -> str:
     """That a ticket goes on with what another one took until now."""
     return _WORDS[language]["continues"].format(ticket=ticket_id)
+
+
+def history(lines: Iterable[str], old: Ticket, language: Language = "en") -> str:
+    """What was said before a conversation moved here from another helpdesk."""
+    head = _WORDS[language]["history"].format(helpdesk=old.helpdesk, ticket=old.id)
+    return "\n".join([head, *lines])
+
+
+def moved(ticket: Ticket, language: Language = "en") -> str:
+    """Where a conversation goes on."""
+    return _WORDS[language]["moved"].format(helpdesk=ticket.helpdesk, ticket=ticket.id)
 
 
 def linked(address: str, language: Language = "en") -> str:

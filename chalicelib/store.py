@@ -352,6 +352,13 @@ class Store:
             stored = [held_as(Stored, i).noun for i in page if i.pk.startswith("MSG#")]
             yield [*links, *(s.message for s in stored if not s.erased)]
 
+    def everything_asked(self) -> Iterator[Conversation]:
+        """Every conversation, in no order; reads the table."""
+        for page in self._table.scan("CONTACT#"):
+            for item in page:
+                if item.sk.startswith("CONV#"):
+                    yield held_as(Conversation, item).noun
+
     def recognised(self, day: datetime) -> Iterator[Recognised]:
         """What was found to ask again on a day, newest first; pages through all of it."""
         pk, last = recognised_key(day), "~"

@@ -637,6 +637,61 @@ def faq_candidates(days: int, customers: int, folder: Path) -> None:
 # Quarantine
 
 
+@main.group(invoke_without_command=True)
+@click.option("--markdown", is_flag=True, help="As the table in docs/helpdesks/README.md.")
+@click.pass_context
+def helpdesks(context: click.Context, markdown: bool) -> None:
+    """What each helpdesk can do; how those configured are doing; moving to another one."""
+    if context.invoked_subcommand is None:
+        from infra import helpdesks as found
+
+        click.echo(found.as_markdown() if markdown else found.as_text(), nl=False)
+
+
+@helpdesks.command("status")
+@folder_option
+@plain_errors
+def helpdesks_status(folder: Path) -> None:
+    """How each configured helpdesk is doing: a line each."""
+    from infra import helpdesks as found
+
+    for line in found.states(_pipeline(folder)):
+        click.echo(line)
+
+
+@helpdesks.command("resume")
+@click.argument("name")
+@folder_option
+@plain_errors
+def helpdesks_resume(name: str, folder: Path) -> None:
+    """Call a helpdesk again that is let be: what refused or failed is mended."""
+    from infra import helpdesks as found
+
+    click.echo(found.resume(_pipeline(folder), name))
+
+
+@helpdesks.command("move")
+@click.argument("source")
+@click.argument("target")
+@click.option("--inbox", help="Only what came by this inbox.")
+@click.option("--dry-run", is_flag=True, help="Say what would move, and move nothing.")
+@folder_option
+@plain_errors
+def helpdesks_move(  # the parts of one command
+    source: str, target: str, inbox: str | None, dry_run: bool, folder: Path
+) -> None:
+    """Move open conversations from helpdesk SOURCE to TARGET, history and all. Safe to repeat.
+
+    Say first in askonce.toml where new ones go: helpdesk = "TARGET".
+    """
+    from infra import helpdesks as found
+
+    summary = found.move(_pipeline(folder), source, target, inbox, click.echo, dry_run=dry_run)
+    click.echo(f"{summary.moved} {'would move' if dry_run else 'moved'}, {summary.failed} did not")
+    if summary.failed:
+        sys.exit(2)
+
+
 @main.group()
 def quarantine() -> None:
     """Requests that were authentic but could not be read."""

@@ -59,6 +59,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "desks": {"errors", "items", "ports", "schema", "store"},
     "forwarding": {"conversations", "corrections", "errors", "identity", "items", "notes", "ports"}
     | {"schema", "worker"},
+    "moving": {"errors", "forwarding", "notes", "schema", "worker"},
     "replies": {"conversations", "errors", "items", "ports", "schema", "worker"},
     "worker": {"conversations", "desks", "errors", "identity", "items", "policy", "ports", "schema"}
     | {"settings", "store"},

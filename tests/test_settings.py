@@ -1,5 +1,6 @@
 """askonce.toml: every fault named by place and key, secrets by reference, one inbox at a time."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,19 @@ def test_the_sample_configuration_runs_once_its_secrets_are_set() -> None:
     from infra.local.localise import faults
 
     assert faults(read(Path("askonce.toml"))) == []
+
+
+def test_what_the_sample_has_in_comments_can_be_switched_on(tmp_path: Path) -> None:
+    sample = Path("askonce.toml").read_text(encoding="utf-8")
+    on = re.sub(r"^#(?=[\[a-z])", "", sample, flags=re.MULTILINE)
+    assert on != sample
+    questions = '[tea.en]\nquestion = "How do I keep tea?"\nanswer = "Dry."\n'
+    (tmp_path / "faq.toml").write_text(questions, encoding="utf-8")
+    (tmp_path / "askonce.toml").write_text(on, encoding="utf-8")
+    document = read(tmp_path / "askonce.toml")
+    assert document.second_opinion is not None
+    assert document.faq is not None
+    assert document.scorer.kind == "bedrock"
 
 
 # Secrets
