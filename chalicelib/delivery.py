@@ -76,8 +76,10 @@ class Deliverer(Worker):
             raise RejectedError("no address of this person is left to reply to")
         own = message if half_sent else _addressed(message, target)
         own = self._with_agents_files(claim, own)
+        lost = [a.name or a.media_type for a in own.attachments if a.unavailable]
+        note = notes.without_files(lost, self._agents_language) if lost else None
         try:
-            self._send_all(claim, own)
+            self._send_all(claim, own, note)
         except ClosedError as closed:
             self._elsewhere_or_later(claim, own, str(closed))
 

@@ -144,6 +144,7 @@ _EN = {
     "continues": "This goes on from ticket {ticket}, which takes nothing any more.",
     "history": "This conversation moved here from {helpdesk}, ticket {ticket}. Said until then:",
     "moved": "This conversation goes on at {helpdesk}, ticket {ticket}.",
+    "without_files": "The reply was sent without these files, which could not be fetched: {names}",
     "linked": "{address} is this customer's from now on: what is written there joins their "
     "questions, and their answers may be given there.",
     "unlinked": "{address} is another person from now on: nothing that was said here is told "
@@ -182,6 +183,7 @@ _ZH = {
     "continues": "本工单接续工单 {ticket}，后者已无法再更新。",
     "history": "此会话由 {helpdesk} 的工单 {ticket} 迁移而来。此前的往来如下：",
     "moved": "此会话已迁移至 {helpdesk}，工单 {ticket}。",
+    "without_files": "回复已发送，但以下文件无法取得，未能一并发送：{names}",
     "linked": "{address} 今后属于这位客户：从该地址的来信会并入其问题，答复也可以发往该地址。",
     "unlinked": "{address} 今后视为另一位客户：这里的内容不会再透露给该地址。",
     "surging": "一小时内有 {customers} 位客户提出了这个问题：可能是突发故障，"
@@ -224,6 +226,11 @@ def history(lines: Iterable[str], old: Ticket, language: Language = "en") -> str
 def moved(ticket: Ticket, language: Language = "en") -> str:
     """Where a conversation goes on."""
     return _WORDS[language]["moved"].format(helpdesk=ticket.helpdesk, ticket=ticket.id)
+
+
+def without_files(names: Iterable[str], language: Language = "en") -> str:
+    """That a reply went out, and some of its files did not."""
+    return _WORDS[language]["without_files"].format(names=", ".join(names))
 
 
 def linked(address: str, language: Language = "en") -> str:

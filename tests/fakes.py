@@ -9,7 +9,13 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from chalicelib.errors import ConflictError, NotFoundError, PayloadError, SignatureError
+from chalicelib.errors import (
+    ConflictError,
+    NotFoundError,
+    PayloadError,
+    RejectedError,
+    SignatureError,
+)
 from chalicelib.items import Stored
 from chalicelib.pipeline import Pipeline
 from chalicelib.ports import (
@@ -29,6 +35,8 @@ from chalicelib.ports import (
     Match,
     Opinion,
     PluginSettings,
+    Polled,
+    PollingHelpdesk,
     Presence,
     Scorer,
     SendWindow,
@@ -537,7 +545,7 @@ class FakeDesk(Helpdesk):
             event = json.loads(request.body)
         except ValueError as error:
             raise PayloadError("no JSON") from error
-        if event.get("kind") == "not_a_repeat":
+        if event.get("kind") in ("not_a_repeat", "same_person", "different_person"):
             return [Correction(**event, at=request.received_at)]
         if "kind" in event:
             return [Signal(**event)]
@@ -714,7 +722,37 @@ CONNECTORS: dict[str, Callable[[], type[Connector]]] = {
     kind.name: (lambda kind=kind: kind)  # type: ignore[misc]  # a default argument binds the loop's class
     for kind in (FakeChannel, FakeEmail, FakeWeChat, FakeOfficial, FakeFetching, FakeChat)
 }
-HELPDESKS: dict[str, Callable[[], type[Helpdesk]]] = {"fake_desk": lambda: FakeDesk}
+
+
+class FakeAskedDesk(FakeDesk, PollingHelpdesk):
+    """The same, and it is asked what happened: `happened` is what it says, two things a page."""
+
+    name = "fake_asked_desk"
+
+    def __init__(self, settings: PluginSettings, name: str) -> None:
+        super().__init__(settings, name)
+        self.happened: list[FromDesk] = []
+
+    def fetch(self, attachment: Attachment) -> bytes:
+        if attachment.source == "gone":
+            raise RejectedError("HTTP 404 from the desk")
+        return f"bytes of {attachment.source}".encode()
+
+    def poll(self, cursor: str, now: datetime) -> Polled:
+        if not cursor:
+            return Polled(found=(), cursor=str(len(self.happened)), more=False)
+        if self.failures and (failure := self.failures.pop(0)):
+            raise failure
+        at = int(cursor)
+        page = self.happened[at : at + 2]
+        cursor = str(at + len(page))
+        return Polled(found=page, cursor=cursor, more=at + 2 < len(self.happened))
+
+
+HELPDESKS: dict[str, Callable[[], type[Helpdesk]]] = {
+    "fake_desk": lambda: FakeDesk,
+    "fake_asked_desk": lambda: FakeAskedDesk,
+}
 
 
 def document(**policy: Any) -> Document:

@@ -342,6 +342,30 @@ def test_a_correction_is_only_stored_when_it_comes(w: World) -> None:
     assert w.desk.said[-1] == ("T2", AGAIN)
 
 
+def test_an_agent_says_that_another_address_is_the_same_persons(w: World) -> None:
+    say(w, QUESTION)
+    event = {"kind": "same_person", "address": "phone:+8613900000009"}
+    assert correct(w, event) == 200
+    w.settle()
+    link = w.pipeline.store.link("phone:+8613900000009")
+    assert link is not None
+    assert (link.noun.source, link.noun.history[-1].by) == ("agent", "Kim")
+    first = w.messages()[0].message
+    assert link.noun.contact_id == first.contact_id
+    assert "+8613900000009" in notes_on(w, "T1")[-1]
+
+
+def test_an_agent_says_that_somebody_is_another_person(w: World) -> None:
+    again = repeated(w)
+    address = again.address
+    assert correct(w, {"kind": "different_person"}) == 200
+    w.settle()
+    link = w.pipeline.store.link(address)
+    assert link is not None
+    assert link.noun.history[-1].source == "unlinked"
+    assert address in notes_on(w, "T1")[-1]
+
+
 def test_an_old_ticket_that_takes_no_notes_holds_up_no_new_one(w: World) -> None:
     from chalicelib.errors import RejectedError
 
