@@ -104,11 +104,17 @@ def normalise(text: str) -> str:
 def joined(words: Sequence[str]) -> str:
     """Chinese characters run together, everything else apart by spaces."""
     out: list[str] = []
+    after_han = False
     for word in words:
-        if out and not (_HAS_HAN.match(word) and _HAS_HAN.match(out[-1][-1])):
+        if out and not (after_han and _is_han(word[0])):
             out.append(" ")
         out.append(word)
+        after_han = _is_han(word[-1])
     return "".join(out)
+
+
+def _is_han(character: str) -> bool:
+    return "\u3400" <= character <= "\u9fff" or "\uf900" <= character <= "\ufaff"
 
 
 def tokens(normalised: str) -> list[str]:
