@@ -205,9 +205,14 @@ def contacts() -> Response:
 # From the helpdesks
 
 
-@app.route("/replies/{helpdesk}", methods=["POST"], content_types=["*/*"])
+@app.route("/replies/{helpdesk}", methods=["POST", "HEAD"], content_types=["*/*"])
 def replies(helpdesk: str) -> Response:
-    """A helpdesk's webhook: an agent answered, or closed a ticket."""
+    """A helpdesk's webhook: an agent answered, or closed a ticket.
+
+    Some look first whether the address is there at all (Intercom, by HEAD): that tells nothing.
+    """
+    if cast(Request, app.current_request).method == "HEAD":
+        return Response(body="", status_code=200)
     return respond(None, lambda request: pipeline().accept_reply(helpdesk, request))
 
 

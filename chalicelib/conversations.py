@@ -343,6 +343,8 @@ def answer(conversation: Conversation, reply: Message) -> Conversation:
     """After an agent's reply: it answers what was asked since the reply before."""
     if is_outdated(conversation, reply):
         return conversation  # it may be meant for who has left, and is not delivered
+    if not reply.text.strip():
+        return conversation  # a file is no answer to be given again
     given = Answer(text=reply.text, author=reply.author, at=reply.sent_at)
     asked = [q for q in conversation.questions if q.asked_at <= reply.received_at]
     waiting = [q for q in asked if q.answer is None or q.unhelpful] or asked[-1:]
@@ -371,6 +373,8 @@ def _with_answer(question: Question, given: Answer) -> Question:
 
 def change(conversation: Conversation, event: TicketChange) -> Conversation:
     """After its ticket was closed or opened again."""
+    if event.at < conversation.last_active_at and event.state == "closed":
+        return conversation  # something was said after that: it is open again, or about to be
     if event.state == "closed":
         return conversation.model_copy(update={"state": State.CLOSED, "first_reply_due_at": None})
     replied = any(q.answer for q in conversation.questions)

@@ -59,7 +59,11 @@ class Replies(Worker):
         if change.state == "merged":
             self._follow(ticket, conversation_id, change.merged_into)
         else:
-            self.store.amend(conversation_id, lambda c: conversations.change(c, change))
+            self.store.amend(
+                conversation_id,
+                # A ticket that it has left says nothing of it any more.
+                lambda c: conversations.change(c, change) if c.ticket in (ticket, None) else c,
+            )
         self.report("ticket.changed", conversation=conversation_id, state=change.state)
 
     def _follow(self, ticket: Ticket, conversation_id: str, into: str) -> None:

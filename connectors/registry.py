@@ -28,8 +28,14 @@ _CONNECTORS = {
     "wecom_kf": "WeComKf",
 }
 _HELPDESKS = {
+    "chatwoot": "Chatwoot",
+    "freshdesk": "Freshdesk",
+    "intercom": "Intercom",
+    "request_tracker": "RequestTracker",
     "sandbox": "Sandbox",
     "webhook": "WebhookDesk",
+    "zammad": "Zammad",
+    "zendesk": "Zendesk",
 }
 
 

@@ -74,15 +74,23 @@ config_option = click.option(
 @click.option("--keep", is_flag=True, help="Go on from the state of the last run.")
 @click.option("--skip-broken", is_flag=True, help="Start without the inboxes that have faults.")
 @click.option("--quiet", is_flag=True, help="Do not print the log.")
+@click.option(
+    "--helpdesk",
+    type=click.Choice(["sandbox", "request_tracker"]),
+    default="sandbox",
+    show_default=True,
+    help="What stands in for yours: the page's own, or a real Request Tracker.",
+)
 @config_option
 @folder_option
 @plain_errors
-def dev(  # click's flags
+def dev(  # noqa: PLR0913, PLR0917  # click's flags
     port: int,
     free_ports: bool,
     keep: bool,
     skip_broken: bool,
     quiet: bool,
+    helpdesk: str,
     config: Path,
     folder: Path,
 ) -> None:
@@ -93,7 +101,9 @@ def dev(  # click's flags
     started = time.monotonic()
     log.quiet = True
     document = _without_faults(settings.read(config), config.name, skip=skip_broken)
-    world = World(folder, 0 if free_ports else port, keep=keep, document=document)
+    world = World(
+        folder, 0 if free_ports else port, keep=keep, document=document, helpdesk=helpdesk
+    )
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
@@ -109,6 +119,8 @@ def dev(  # click's flags
             click.echo(f"  {name:<{width}} {address.api}/webhooks/{name}")
         for name in document.helpdesks:
             click.echo(f"  {name:<{width}} {address.api}/replies/{name}")
+        for line in world.more:
+            click.echo(line)
         click.echo('\nTry: askonce send wechat --from li "你好，龙井茶怎么保存？"')
         log.quiet = quiet
         stopping.wait()

@@ -44,9 +44,14 @@ class Local:
     def state(self) -> dict[str, Any]:
         return self.client.state()
 
-    def wait(self, find: Callable[[dict[str, Any]], Any], what: str = "") -> Any:
+    def wait(
+        self,
+        find: Callable[[dict[str, Any]], Any],
+        what: str = "",
+        seconds: float = PATIENCE_SECONDS,
+    ) -> Any:
         """What `find` finds in the state; fails the test if it never does."""
-        until = time.monotonic() + PATIENCE_SECONDS
+        until = time.monotonic() + seconds
         while time.monotonic() < until:
             if found := find(self.state()):
                 return found

@@ -17,7 +17,15 @@ import jwt
 from chalicelib.schema import digest
 from infra.local import simulators
 from infra.local.simulators import Sent
-from tests import samples_mail, samples_ses, samples_sms, samples_tencent
+from tests import (
+    samples_chat_desks,
+    samples_desks,
+    samples_mail,
+    samples_request_tracker,
+    samples_ses,
+    samples_sms,
+    samples_tencent,
+)
 from tests.recorded import SAMPLES, SHARED, path_secret
 
 NOW = 1767258000  # 2026-01-01T09:00:00Z
@@ -379,6 +387,9 @@ def simulated() -> dict[str, dict[str, Any]]:
         | samples_tencent.simulated()
         | samples_mail.simulated()
         | samples_ses.simulated()
+        | samples_desks.simulated()
+        | samples_chat_desks.simulated()
+        | samples_request_tracker.simulated()
     )
 
 

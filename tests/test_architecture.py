@@ -92,14 +92,21 @@ SHARED_BY_CONNECTORS |= {
 SHARED_BY_CONNECTORS |= {"connectors.quoting", "connectors.tnef"} | {
     f"connectors.{name}"
     for name in (
+        "chatwoot_events",
         "desk_calls",
+        "freshdesk_talk",
+        "intercom_events",
         "note_commands",
+        "request_tracker_events",
         "ticket_text",
+        "zendesk_events",
         "public_only",
         "sms_message",
         "sms_text",
         "sns",
         "vonage_proof",
+        "zammad_articles",
+        "qiyu_events",
     )
 }
 SDKS = {"pydantic", "wechatpy", "requests", "jwt", "nh3", "cryptography", "charset_normalizer"}

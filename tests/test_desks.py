@@ -32,8 +32,8 @@ def state(w: World) -> Any:
 
 def can(w: World, **capabilities: Any) -> FakeDesk:
     """The desk, with other capabilities."""
-    known = {"as_customer": True, "once": "key", "webhooks": "signed"}
-    w.desk.capabilities = DeskCapabilities(**(known | capabilities))  # type: ignore[misc]
+    known: Any = {"as_customer": True, "once": "key", "webhooks": "signed"} | capabilities
+    w.desk.capabilities = DeskCapabilities(**known)  # type: ignore[misc]  # one desk of a class
     return w.desk
 
 
@@ -147,7 +147,7 @@ def test_when_its_rest_is_over_one_worker_tries_and_the_others_wait(w: World) ->
     first, other = waiting(w, QUESTION), waiting(w, "Where is my parcel?", inbox="email")
     failing(w, first[0], desks.PATIENCE)
     w.clock.forward(seconds=31)
-    waited = []
+    waited: list[bool] = []
 
     def meanwhile(call: Any) -> Any:
         w.desk._once = act  # type: ignore[method-assign]

@@ -72,10 +72,14 @@ _MAKERS: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "webchat": {"token_secret": lambda: _word(40), "identity_secret": lambda: _word(40)},
     "sandbox": {"secret": _webhook_secret},
     "webhook": {"secret": _webhook_secret},
+    "request_tracker": {"token": lambda: _word(40), "secret": _webhook_secret},
 }
 
 
 SMTP_ENVIRONMENT = "ASKONCE_LOCAL_SMTP_URL"
+#: Of the desk that stands in for one outside.
+_DESK_SECRET = "env:ASKONCE_LOCAL_DESK_SECRET"
+_HERE = ("http://127.0.0.1", "http://localhost")
 
 
 #: The embedded AWS has the stack's topic in this region and account.
@@ -114,6 +118,21 @@ def outside_addresses(page: str) -> dict[str, dict[str, Any]]:
         "webchat": {"origins": [page]},
         "sandbox": {"url": page},
     }
+
+
+def with_desks_here(document: Document) -> Document:
+    """With the page's desk in the place of each that lies outside: no test ticket leaves either."""
+    stand_in = {"connector": "sandbox", "url": _HERE[0], "secret": _DESK_SECRET}
+    desks = {
+        name: settings if _is_here(settings) else stand_in
+        for name, settings in document.helpdesks.items()
+    }
+    return document.model_copy(update={"helpdesks": desks})
+
+
+def _is_here(settings: Mapping[str, Any]) -> bool:
+    own = settings.get("connector") == "sandbox"
+    return own or str(settings.get("url", "")).startswith(_HERE)
 
 
 def localised(
@@ -172,10 +191,25 @@ def _references(document: Document) -> Iterator[tuple[str, str, Callable[[], str
     for kind, plugins in (("inbox", document.inboxes), ("helpdesk", document.helpdesks)):
         for name, settings in plugins.items():
             for key, maker in _MAKERS.get(str(settings.get("connector")), {}).items():
-                given = settings.get(key)
-                for reference in given if isinstance(given, list) else [given]:
-                    if isinstance(reference, str) and ":" in reference:
-                        yield f'{kind} "{name}": {key}', reference, maker
-    for reference in (document.contacts_api or {}).get("secrets", ()):
+                for reference in _listed(settings.get(key)):
+                    yield f'{kind} "{name}": {key}', reference, maker
+    for place, reference in _of_other_desks(document):
+        yield place, reference, lambda: _word(40)
+    for reference in _listed((document.contacts_api or {}).get("secrets", ())):
+        yield "contacts_api: secrets", reference, _webhook_secret
+
+
+def _listed(given: Any) -> Iterator[str]:
+    """What is a reference of one or several values."""
+    for reference in given if isinstance(given, (list, tuple)) else [given]:
         if isinstance(reference, str) and ":" in reference:
-            yield "contacts_api: secrets", reference, _webhook_secret
+            yield reference
+
+
+def _of_other_desks(document: Document) -> Iterator[tuple[str, str]]:
+    """(place, reference) of the secrets of desks that lie outside, which nobody needs here."""
+    for name, settings in document.helpdesks.items():
+        if str(settings.get("connector")) not in _MAKERS:
+            for key, value in settings.items():
+                if str(value).startswith("env:"):
+                    yield f'helpdesk "{name}": {key}', str(value)

@@ -17,20 +17,22 @@ import socket
 import subprocess
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import requests
+
 from chalicelib.errors import ConfigurationError
 
-INSTALL = "apt-get install --no-install-recommends request-tracker5 rt5-standalone rt5-db-sqlite msmtp-mta"
+_PACKAGES = "request-tracker5 rt5-standalone rt5-db-sqlite msmtp-mta"
+INSTALL = f"apt-get install --no-install-recommends {_PACKAGES}"
 _DATABASE = Path("/usr/sbin/rt-setup-database-5")
 _SERVER = Path("/usr/share/request-tracker5/libexec/standalone_httpd")
 _SEED = Path(__file__).with_name("request_tracker_seed.pl")
 _SCRIP = Path(__file__).with_name("request_tracker_scrip.pl")
 _LONGEST_START_SECONDS, _LONGEST_STOP_SECONDS = 60.0, 10.0
+#: Tokens are hashed at each call: cheaply, as nobody else can reach these.
 _CONFIGURATION = """\
 Set($rtname, 'rt.example');
 Set($Organization, 'rt.example');
@@ -50,6 +52,7 @@ Set($LogToSyslog, undef);
 Set($LogToFile, undef);
 Set($LogToSTDERR, 'warning');
 Set($MailCommand, 'testfile');
+Set($BcryptCost, 4);
 Set($AskOnceURL, '{hook_url}');
 Set($AskOnceSecret, '{secret}');
 Set($AskOnceUser, 'askonce');
@@ -80,6 +83,7 @@ class RequestTracker:
         self.folder, self.port = folder.resolve(), port
         self.tokens: dict[str, str] = {}
         self._hook_url, self._secret = hook_url, secret
+        self._server: subprocess.Popen[bytes] | None = None
         self._kept = kept or _cache() / f"request_tracker-{_version()}"
 
     @property
@@ -109,6 +113,9 @@ class RequestTracker:
             if _is_ours(pid, self.folder):
                 os.kill(pid, signal.SIGTERM)
                 _await_end(pid, self.folder)
+        if self._server:  # ours to clear away
+            self._server.wait(_LONGEST_STOP_SECONDS)
+            self._server = None
         (self.folder / "server.pid").unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
@@ -164,7 +171,7 @@ class RequestTracker:
     def _run(self, *command: str) -> None:
         log = self.folder / "setup.log"
         with log.open("ab") as out:
-            done = subprocess.run(
+            done = subprocess.run(  # noqa: S603  # our own words
                 command,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -181,7 +188,7 @@ class RequestTracker:
     def _serve(self) -> None:
         place = ("--host", "127.0.0.1", "--port", str(self.port))
         with (self.folder / "server.log").open("ab") as out:
-            server = subprocess.Popen(
+            self._server = subprocess.Popen(  # noqa: S603  # our own words
                 [str(_SERVER), "--server", "Standalone", *place],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -189,10 +196,10 @@ class RequestTracker:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        (self.folder / "server.pid").write_text(str(server.pid), encoding="ascii")
+        (self.folder / "server.pid").write_text(str(self._server.pid), encoding="ascii")
         until = time.monotonic() + _LONGEST_START_SECONDS
         while not _answers(self.url):
-            if server.poll() is not None or time.monotonic() > until:
+            if self._server.poll() is not None or time.monotonic() > until:
                 self.stop()
                 raise ConfigurationError(
                     f"Request Tracker does not start: see {self.folder / 'server.log'}"
@@ -202,7 +209,7 @@ class RequestTracker:
 
 def _version() -> str:
     """Another one whenever the kept database would be another one."""
-    found = hashlib.sha256(_SEED.read_bytes() + _SCRIP.read_bytes())
+    found = hashlib.sha256(_SEED.read_bytes() + _SCRIP.read_bytes() + _CONFIGURATION.encode())
     if _DATABASE.exists():
         found.update(_DATABASE.read_bytes())
     return found.hexdigest()[:16]
@@ -226,12 +233,10 @@ def _free_port() -> int:
 def _answers(url: str) -> bool:
     """Any answer will do: without a token it is 401."""
     try:
-        with urllib.request.urlopen(f"{url}/REST/2.0/rt", timeout=10):
-            return True
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
+        requests.get(f"{url}/REST/2.0/rt", timeout=10)
+    except requests.RequestException:
         return False
+    return True
 
 
 def _is_ours(pid: int, folder: Path) -> bool:
@@ -246,8 +251,6 @@ def _is_ours(pid: int, folder: Path) -> bool:
 def _await_end(pid: int, folder: Path) -> None:
     until = time.monotonic() + _LONGEST_STOP_SECONDS
     while _is_ours(pid, folder) and time.monotonic() < until:
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
         time.sleep(0.05)
     if _is_ours(pid, folder):
         os.kill(pid, signal.SIGKILL)

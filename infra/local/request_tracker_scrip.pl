@@ -29,12 +29,12 @@ my $parts = $txn->Attachments;
 while (my $part = $parts->Next) {
     my $kind = $part->ContentType || '';
     next if $kind =~ m{^multipart/};
-    if (!length($part->Filename // '') && $kind =~ m{^text/(plain|html)$}) {
-        $text{$kind} //= $part->Content;
+    if (!length($part->Filename // '') && $kind =~ m{^text/(plain|html)$} && !exists $text{$kind}) {
+        $text{$kind} = $part->Content;
         next;
     }
     push @files, {
-        id => $part->Id, name => $part->Filename, type => $kind, size => 0 + $part->ContentLength,
+        id => 0 + $part->Id, name => $part->Filename, type => $kind, size => 0 + $part->ContentLength,
     };
 }
 my ($kind) = grep { defined $text{$_} } 'text/plain', 'text/html';

@@ -37,19 +37,20 @@ for (['Channel', 'ticket'], ['Category', 'ticket'], ['Reference', 'ticket'],
 my $queue = RT::Queue->new($system);
 $queue->Load('General');
 my @work = qw(SeeQueue ShowTicket ShowTicketComments CreateTicket ReplyToTicket CommentOnTicket
-              ModifyTicket SeeCustomField);
+              ModifyTicket);
 open my $tokens, '>', $tokens_file or die "$tokens_file: $!\n";
 for (['askonce', 'AskOnce', ['ModifyCustomField'], ['AdminUsers']],
      ['alice', 'Alice Agent', ['OwnTicket', 'DeleteTicket'], []]) {
     my ($name, $called, $more, $everywhere) = @$_;
+    my $password = join '', map { chr 97 + rand 26 } 1 .. 24;
     my $user = made(RT::User->new($system), Name => $name, RealName => $called, Privileged => 1,
-        EmailAddress => "$name\@rt.example", Password => join '', map { chr 97 + rand 26 } 1 .. 24);
+        EmailAddress => "$name\@rt.example", Password => $password);
     granted($user, $queue, @work, @$more);
-    granted($user, RT->System, @$everywhere);
+    granted($user, RT->System, 'SeeCustomField', @$everywhere);
     my ($id, $words, $token) =
         RT::AuthToken->new($system)->Create(Owner => $user->Id, Description => 'local');
     die "token of $name: $words\n" unless $id;
-    print $tokens "$name $token\n";
+    print $tokens "$name $token\n$name/password $password\n";
 }
 close $tokens or die "$tokens_file: $!\n";
 

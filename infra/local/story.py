@@ -147,7 +147,7 @@ def start_world(folder: Path, *options: str, **environment: str) -> "subprocess.
             "-m",
             "infra.cli",
             "dev",
-            "--free-ports",
+            *(() if "--port" in options else ("--free-ports",)),
             "--folder",
             str(folder),
             *options,

@@ -10,6 +10,7 @@ import fcntl
 import io
 import json
 import os
+import shutil
 import socket
 import threading
 from collections.abc import Callable
@@ -33,6 +34,7 @@ from infra.local.localise import (
     localised,
     missing_secrets,
     outside_addresses,
+    with_desks_here,
 )
 from infra.local.people import know_customers
 from infra.local.providers import MailServer
@@ -66,15 +68,32 @@ class Address:
             ) from None
 
 
+#: Stands for the address of a Request Tracker that is started with the world.
+RT_URL = "http://127.0.0.1/request_tracker"
+RT_TOKEN, RT_SECRET = "ASKONCE_LOCAL_RT_TOKEN", "ASKONCE_LOCAL_RT_SECRET"
+
+
 class World:
     """One local world. `start`, then `stop`; a killed one is found again with `keep`."""
 
-    def __init__(self, folder: Path, port: int, *, keep: bool, document: Document) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        *,
+        keep: bool,
+        document: Document,
+        helpdesk: str = "sandbox",
+    ) -> None:
         self.folder = folder
+        #: What else there is to say of it once it has started, a line each.
+        self.more: list[str] = []
         self.events = Events()
         self._port = port
         self._keep = keep
-        self._document = document
+        self._document = with_desks_here(document)
+        if helpdesk == "request_tracker":
+            self._document = with_request_tracker(self._document)
         self._parts: list[Any] = []
         self._lock: Any = None
 
@@ -123,6 +142,8 @@ class World:
             ) from None
         for path in () if self._keep else _OWN_FILES:
             (self.folder / path).unlink(missing_ok=True)
+        if not self._keep:
+            shutil.rmtree(self.folder / "request_tracker", ignore_errors=True)
 
     def _listen_to_log(self) -> None:
         log.listeners[:] = [self.events]
@@ -141,6 +162,28 @@ class World:
         path = self.folder / name
         path.touch(mode=0o600)
         path.write_text(content, encoding="utf-8")
+
+    def _request_tracker(self, config: dict[str, Any], api: str) -> dict[str, str]:
+        """Start the real desk, if there is one; its address goes to the configuration.
+
+        Returns what the environment gets.
+        """
+        name = str(config["helpdesk"])
+        if config["helpdesks"][name].get("url") != RT_URL:
+            return {}
+        from infra.local.request_tracker import RequestTracker
+
+        server = RequestTracker(
+            self.folder / "request_tracker",
+            hook_url=f"{api}/replies/{name}",
+            secret=os.environ[RT_SECRET],
+        )
+        server.start()
+        self._parts.append(server)
+        config["helpdesks"][name]["url"] = server.url
+        password = server.tokens["alice/password"]
+        self.more.append(f"  tickets    {server.url}/   log in as alice, password {password}")
+        return {RT_TOKEN: server.tokens["askonce"]}
 
     def _start_servers(
         self, records: Records, environment: dict[str, str], written: threading.Event
@@ -165,6 +208,8 @@ class World:
         site_server = _listening(site.start, self._port)
         self._parts.append(_Closing(site_server))
         config = localised(self._document, api, outside_addresses(site.origin))
+        environment |= self._request_tracker(config, api)
+        os.environ.update(environment)
         self._write_private("askonce.toml", tomli_w.dumps(config))
         know_customers(app.pipeline().store, self._document)
         desk.start()
@@ -172,6 +217,18 @@ class World:
         pumps.start()
         self._parts += [desk, pumps]
         return Address(page=site.origin, api=api, environment=environment)
+
+
+def with_request_tracker(document: Document) -> Document:
+    """With a Request Tracker of this machine's where tickets go."""
+    told = {
+        "connector": "request_tracker",
+        "url": RT_URL,
+        "token": f"env:{RT_TOKEN}",
+        "secret": f"env:{RT_SECRET}",
+    }
+    desks = {**document.helpdesks, document.helpdesk: told}
+    return document.model_copy(update={"helpdesks": desks})
 
 
 def _demand_free(port: int) -> None:
