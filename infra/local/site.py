@@ -19,7 +19,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from chalicelib.items import Step, Stored
 from chalicelib.pipeline import Pipeline
 from chalicelib.schema import Ticket, digest, message_id
-from infra.local import providers, simulators
+from infra.local import elsewhere, providers, simulators
 from infra.local.desk import Desk
 from infra.local.events import Events
 from infra.local.front import QuietHandler, serve
@@ -143,8 +143,8 @@ class Site:
                 for p in PEOPLE.values()
             ],
             inboxes=self._inboxes(),
-            tickets=self._records.tickets(),
-            visitors=self._visitors_of(self._records.tickets()),
+            tickets=(shown := self._records.tickets() + elsewhere.tickets(self._pipeline())),
+            visitors=self._visitors_of(shown),
             lines=self._records.lines(),
         )  # fmt: skip
 

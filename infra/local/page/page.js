@@ -241,15 +241,27 @@ function showTicket(ticket) {
   const draft = article.dataset.ticket === ticket.id ? article.querySelector("textarea")?.value ?? "" : "";
   article.dataset.shown = shown;
   article.dataset.ticket = ticket.id;
-  const close = make("button", "", ticket.state === "closed" ? "Reopen" : "Close");
-  close.type = "button";
-  close.onclick = () => post("/local/agent", { ticket: ticket.id, act: ticket.state === "closed" ? "reopen" : "close" });
+  const close = ticket.helpdesk ? theirs(ticket) : make("button", "", ticket.state === "closed" ? "Reopen" : "Close");
+  if (!ticket.helpdesk) {
+    close.type = "button";
+    close.onclick = () => post("/local/agent", { ticket: ticket.id, act: ticket.state === "closed" ? "reopen" : "close" });
+  }
   const entries = make("ol", "entries", null, ...ticket.entries.map((e) => entry(e, ticket)));
   article.replaceChildren(
     make("div", "head", null, make("div", "", null, make("strong", "", `${ticket.id} · ${ticket.reference}`), chips(ticket)), close),
-    entries, make("p", "live", live.get(ticket.id) ?? ""), answerForm(ticket, draft));
+    entries, make("p", "live", live.get(ticket.id) ?? ""),
+    ticket.helpdesk ? make("p", "live", `Answer it in ${ticket.helpdesk}: the reply comes back from there.`) : answerForm(ticket, draft));
   entries.scrollTop = entries.scrollHeight;
-  if (!document.hidden) sign(ticket, "read");
+  if (!document.hidden && !ticket.helpdesk) sign(ticket, "read");
+}
+
+/** The same ticket as its own helpdesk shows it, in a page beside this one. */
+function theirs(ticket) {
+  const link = make("a", "", `Open in ${ticket.helpdesk}`);
+  link.href = /^https?:/.test(ticket.url) ? ticket.url : "#";
+  link.target = "_blank";
+  link.rel = "noopener";
+  return link;
 }
 
 // Web chat: what the other side does at this moment
