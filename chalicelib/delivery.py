@@ -77,6 +77,8 @@ class Deliverer(Worker):
         own = message if half_sent else _addressed(message, target)
         own = self._with_agents_files(claim, own)
         lost = [a.name or a.media_type for a in own.attachments if a.unavailable]
+        if lost and not own.text.strip() and len(lost) == len(own.attachments):
+            raise RejectedError(notes.NO_FILES)
         note = notes.without_files(lost, self._agents_language) if lost else None
         try:
             self._send_all(claim, own, note)

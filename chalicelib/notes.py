@@ -19,6 +19,8 @@ PARTED = (
 
 NO_LONGER_PROVEN = "who asked first is not proven to be the same person any more"
 
+NO_FILES = "none of its files could be fetched from the helpdesk, and it has no words"
+
 OPTED_OUT = (
     "the customer has opted out of messages at this address; "
     "they can opt in again by writing START there"
@@ -196,6 +198,7 @@ _ZH = {
     MAY_HAVE_ARRIVED: "发送过程中连接中断，客户可能收到了，也可能没有收到；"
     "如果客户没有反应，请重新发送",
     PARTED: "写下这条回复之后，发现此会话中有提问者其实是另一位客户：请确认要发给谁，再重新发送",
+    NO_FILES: "回复没有文字，其文件又都无法从客服系统取得",
     NO_LONGER_PROVEN: "已无法证明最初提问的是同一个人",
     OPTED_OUT: "客户已退订发往此地址的消息；客户在那里发送 START 即可恢复",
     "another number or date": "号码或日期不同",

@@ -115,3 +115,11 @@ def test_a_file_that_cannot_be_had_holds_no_words_back_and_the_agent_hears_of_it
     ask(w)
     assert w.sent("sms") == ["See this."]
     assert any("guide.pdf" in note for note in w.desk.notes)
+
+
+def test_a_reply_of_nothing_but_a_file_that_cannot_be_had_is_not_sent(w: World) -> None:
+    file = Attachment(name="guide.pdf", media_type="application/pdf", source="gone")
+    desk(w).happened = [reply(w, "r1", "", "T1", file)]
+    ask(w)
+    assert w.sent("sms") == []
+    assert any("could be fetched" in note for note in w.desk.notes)

@@ -149,5 +149,7 @@ def play(world: Local, agent: Agent, cutter: Cutter) -> None:
     assert ["龍井茶要怎麼保存" in added[0], IN_ENGLISH in added[1], len(added)] == [True, True, 2]
     assert received(world.state(), "wechat").count(ANSWER) == 1
     assert len([t for t in received(world.state(), "email") if ANSWER in t]) == 1
+    [shown] = world.state()["tickets"]
+    assert (shown["helpdesk"], shown["url"].endswith(f"id={ticket}")) == ("desk", True)
     notes = agent.said(ticket, "Comment")
     assert len(notes) == len(set(notes))
