@@ -307,8 +307,9 @@ class DeskCapabilities:
     #: What a customer writes later stands on the ticket as the customer's own words; else as ours,
     #: with the name in front.
     as_customer: bool
-    #: How the same call has one effect: by a key that the desk honours, or because we look for it.
-    once: Literal["key", "look_up"]
+    #: How the same call has one effect: by a key that the desk honours, or because we look for it;
+    #: `none`: what was said may stand there twice after a lost answer, which beats not at all.
+    once: Literal["key", "look_up", "none"]
     #: How its webhooks prove where they come from.
     webhooks: Literal["signed", "secret_address"]
     #: Files that customers send, and that agents send, travel.

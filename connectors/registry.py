@@ -31,6 +31,7 @@ _HELPDESKS = {
     "chatwoot": "Chatwoot",
     "freshdesk": "Freshdesk",
     "intercom": "Intercom",
+    "qiyu": "Qiyu",
     "request_tracker": "RequestTracker",
     "sandbox": "Sandbox",
     "webhook": "WebhookDesk",

@@ -39,7 +39,11 @@ _TITLES = Row(
     back="The way back",
     limit="Limits kept",
 )
-_ONCE = {"key": "the desk's idempotency key", "look_up": "a look-up before a second try"}
+_ONCE = {
+    "key": "the desk's idempotency key",
+    "look_up": "a look-up before a second try",
+    "none": "nothing: a line whose answer was lost may stand twice",
+}
 _BACK = {"signed": "signed webhooks", "secret_address": "webhooks to a secret address"}
 
 

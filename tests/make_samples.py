@@ -21,6 +21,7 @@ from tests import (
     samples_chat_desks,
     samples_desks,
     samples_mail,
+    samples_message_desks,
     samples_request_tracker,
     samples_ses,
     samples_sms,
@@ -390,6 +391,7 @@ def simulated() -> dict[str, dict[str, Any]]:
         | samples_desks.simulated()
         | samples_chat_desks.simulated()
         | samples_request_tracker.simulated()
+        | samples_message_desks.simulated()
     )
 
 

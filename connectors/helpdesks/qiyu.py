@@ -79,7 +79,7 @@ class Qiyu(Helpdesk):
     settings_model = QiyuSettings
     capabilities = DeskCapabilities(
         as_customer=True,
-        once="look_up",
+        once="none",
         webhooks="signed",
         files_in=True,
         files_out=True,
@@ -250,8 +250,9 @@ class Qiyu(Helpdesk):
     def fetch(self, attachment: Attachment) -> bytes:
         source = attachment.source or ""
         hosts = {*_FILE_HOSTS, *self.settings.file_hosts}
-        secure = f"https{source[4:]}" if source.startswith("http://") else source
-        return http.download(secure, hosts=hosts, redirect_hosts=hosts)
+        if source.startswith(tuple(f"http://{host}/" for host in _FILE_HOSTS)):
+            source = f"https{source[4:]}"
+        return http.download(source, hosts=hosts, redirect_hosts=hosts)
 
 
 class _Latest:

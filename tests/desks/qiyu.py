@@ -8,6 +8,7 @@ https://qiyukf.com/newdoc/html/message_interface.html
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,19 +118,26 @@ class FakeQiyu:
         content = files(asked)[0][2] if is_form(asked) else asked.body
         if code := _unproved(asked, content):
             return _code(code)
-        path = asked.path.removeprefix("/openapi")
-        if path == "/message/uploadFile":
-            self.files.append(files(asked)[0][::2])
-            return Said(200, {"code": 200, "url": f"https://ysf.nosdn.127.net/{len(self.files)}"})
-        told = asked.json
-        visitor = self.visitors.setdefault(told["uid"], Visitor())
-        if path == "/message/send":
-            return self._send(visitor, told)
-        if path == "/event/applyStaff":
-            return self._apply(visitor, told)
-        if path == "/event/updateUInfo":
-            visitor.profile |= {line["key"]: line["value"] for line in told["userinfo"]}
-            return _code(200)
+        if is_form(asked):
+            return self._upload(asked)
+        visitor = self.visitors.setdefault(asked.json["uid"], Visitor())
+        acts: dict[str, Callable[[Visitor, dict[str, Any]], Said]] = {
+            "/message/send": self._send,
+            "/event/applyStaff": self._apply,
+            "/event/updateUInfo": self._describe,
+            "/event/queryQueueStatus": self._status,
+        }
+        return acts[asked.path.removeprefix("/openapi")](visitor, asked.json)
+
+    def _upload(self, asked: Asked) -> Said:
+        self.files.append(files(asked)[0][::2])
+        return Said(200, {"code": 200, "url": f"https://ysf.nosdn.127.net/{len(self.files)}"})
+
+    def _describe(self, visitor: Visitor, told: dict[str, Any]) -> Said:
+        visitor.profile |= {line["key"]: line["value"] for line in told["userinfo"]}
+        return _code(200)
+
+    def _status(self, visitor: Visitor, told: dict[str, Any]) -> Said:
         if not visitor.held_by:
             return _code(14007)
         return Said(200, {"code": 200, "count": 3 if visitor.held_by == "queue" else -1})
