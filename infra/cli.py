@@ -66,6 +66,15 @@ config_option = click.option(
 # The local world
 
 
+helpdesk_option = click.option(
+    "--helpdesk",
+    type=click.Choice(["sandbox", "request_tracker"]),
+    default="sandbox",
+    show_default=True,
+    help="What stands in for yours: the page's own, or a real Request Tracker.",
+)
+
+
 @main.command()
 @click.option(
     "--port", default=8700, show_default=True, help="Of the page; the API takes the next."
@@ -74,13 +83,7 @@ config_option = click.option(
 @click.option("--keep", is_flag=True, help="Go on from the state of the last run.")
 @click.option("--skip-broken", is_flag=True, help="Start without the inboxes that have faults.")
 @click.option("--quiet", is_flag=True, help="Do not print the log.")
-@click.option(
-    "--helpdesk",
-    type=click.Choice(["sandbox", "request_tracker"]),
-    default="sandbox",
-    show_default=True,
-    help="What stands in for yours: the page's own, or a real Request Tracker.",
-)
+@helpdesk_option
 @config_option
 @folder_option
 @plain_errors
@@ -236,13 +239,17 @@ def tail(folder: Path) -> None:
 
 @main.command()
 @click.option("--own-world", is_flag=True, help="In a world of its own, on free ports.")
+@helpdesk_option
 @folder_option
 @plain_errors
-def demo(own_world: bool, folder: Path) -> None:  # click's flag
+def demo(own_world: bool, helpdesk: str, folder: Path) -> None:  # click's flag
     """Play the story: asked on WeChat, answered, asked again by email, one ticket."""
     from infra.local.story import play, play_in_own_world
 
-    sys.exit(0 if (play_in_own_world() if own_world else play(_attach(folder))) else 1)
+    if not own_world and helpdesk != "sandbox":
+        raise ConfigurationError("the running world has its helpdesk: add --own-world")
+    good = play_in_own_world(helpdesk) if own_world else play(_attach(folder), folder)
+    sys.exit(0 if good else 1)
 
 
 # Configuration and schema

@@ -37,7 +37,7 @@ def ticket_with(world: Local, text: str) -> Any:
 
 
 def test_the_story_ends_with_one_ticket_two_channels_and_one_answer(world: Local) -> None:
-    assert play(world.address)
+    assert play(world.address, world.folder)
 
 
 @pytest.mark.parametrize("channel", ["wechat", "email", "sms", "webchat"])

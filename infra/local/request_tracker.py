@@ -11,6 +11,7 @@ Mail is never sent.
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -102,9 +103,25 @@ class RequestTracker:
         self._configure()
         if not (self.folder / "rt.sqlite").exists():
             self._take_database()
+        self._read()
+        self._serve()
+
+    def reply(self, ticket: str, text: str) -> None:
+        """Answer a ticket as the agent alice, in the server of this folder."""
+        self._read()
+        requests.post(
+            f"{self.url}/REST/2.0/ticket/{ticket}/correspond",
+            json={"Content": text, "ContentType": "text/plain"},
+            headers={"Authorization": f"token {self.tokens['alice']}"},
+            timeout=30,
+        ).raise_for_status()
+
+    def _read(self) -> None:
+        """Port and tokens of the server of this folder."""
+        found = re.search(r"WebPort, (\d+)", (self.folder / "RT_SiteConfig.pm").read_text("utf-8"))
+        self.port = int(found[1]) if found else self.port
         lines = (self.folder / "tokens").read_text(encoding="utf-8").splitlines()
         self.tokens = dict(line.split(" ", 1) for line in lines)
-        self._serve()
 
     def stop(self) -> None:
         """End the server of this folder, whoever started it; nothing if there is none."""

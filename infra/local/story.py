@@ -16,8 +16,10 @@ from typing import Any
 
 import click
 
+from chalicelib.errors import ConfigurationError
 from infra.local.client import Client
-from infra.local.world import Address
+from infra.local.request_tracker import RequestTracker, missing
+from infra.local.world import RT_FOLDER, Address
 
 QUESTION = "你好，请问龙井茶怎么保存？"
 AGAIN = "客服您好：\n\n想請問一下，龍井茶要怎麼保存呢？\n\n謝謝！\n\n發自我的 iPhone"
@@ -51,12 +53,19 @@ class Story:
         raise StoryError(f"never happened: {what}")
 
 
-def play(address: Address) -> bool:
+def play(address: Address, folder: Path) -> bool:
     """Play it; True if it ended with one ticket, two channels and the answer by email."""
     client = Client(address)
     story = Story(client)
+
+    def answer(ticket: dict[str, Any]) -> None:
+        if "helpdesk" in ticket:
+            RequestTracker(folder / RT_FOLDER).reply(ticket["id"], ANSWER)
+        else:
+            client.agent(ticket["id"], "reply", ANSWER)
+
     try:
-        _play(story, client)
+        _play(story, client, answer)
     except StoryError as error:
         click.echo(click.style(str(error), fg="red"), err=True)
         return False
@@ -64,14 +73,14 @@ def play(address: Address) -> bool:
     return True
 
 
-def _play(story: Story, client: Client) -> None:
+def _play(story: Story, client: Client, answer: Callable[[dict[str, Any]], None]) -> None:
     before = {t["id"] for t in client.state()["tickets"]}
     story.say("Li", f"asks on WeChat: {QUESTION}", "cyan")
     client.say("li", "wechat", QUESTION)
     ticket = story.wait("the question becomes a ticket", lambda s: _new_ticket(s, before))
     story.say("AskOnce", f"verified, decrypted, stored, acknowledged; ticket {ticket['id']}")
     story.say("Kim", f"answers in the helpdesk: {ANSWER}", "yellow")
-    client.agent(ticket["id"], "reply", ANSWER)
+    answer(ticket)
     story.wait("the answer arrives on WeChat", lambda s: _received(s, "wechat", ANSWER))
     story.say("Li", "reads the answer on WeChat", "cyan")
     story.say("Li", f"asks again, by email: {AGAIN.splitlines()[2]}", "cyan")
@@ -129,12 +138,14 @@ def _demand_right_end(
         raise StoryError("the answer did not arrive exactly once on each of two channels")
 
 
-def play_in_own_world() -> bool:
-    """Start a world on free ports, play, stop it."""
+def play_in_own_world(helpdesk: str = "sandbox") -> bool:
+    """Start a world on free ports, play, stop it. ConfigurationError if the helpdesk is missing."""
+    if helpdesk == "request_tracker" and (why := missing()):
+        raise ConfigurationError(why)
     with tempfile.TemporaryDirectory(prefix="askonce-") as folder:
-        world = start_world(Path(folder))
+        world = start_world(Path(folder), "--helpdesk", helpdesk)
         try:
-            return play(Address.read(Path(folder)))
+            return play(Address.read(Path(folder)), Path(folder))
         finally:
             stop_world(world)
 

@@ -70,6 +70,7 @@ class Address:
 
 #: Stands for the address of a Request Tracker that is started with the world.
 RT_URL = "http://127.0.0.1/request_tracker"
+RT_FOLDER = "request_tracker"
 RT_TOKEN, RT_SECRET = "ASKONCE_LOCAL_RT_TOKEN", "ASKONCE_LOCAL_RT_SECRET"
 
 
@@ -143,7 +144,7 @@ class World:
         for path in () if self._keep else _OWN_FILES:
             (self.folder / path).unlink(missing_ok=True)
         if not self._keep:
-            shutil.rmtree(self.folder / "request_tracker", ignore_errors=True)
+            shutil.rmtree(self.folder / RT_FOLDER, ignore_errors=True)
 
     def _listen_to_log(self) -> None:
         log.listeners[:] = [self.events]
@@ -174,7 +175,7 @@ class World:
         from infra.local.request_tracker import RequestTracker
 
         server = RequestTracker(
-            self.folder / "request_tracker",
+            self.folder / RT_FOLDER,
             hook_url=f"{api}/replies/{name}",
             secret=os.environ[RT_SECRET],
         )
