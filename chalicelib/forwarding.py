@@ -56,7 +56,7 @@ class Forwarder(Worker):
         outbound = claim.noun.message.direction is Direction.OUTBOUND
         step = claim.noun.step if outbound else Step.FAILED
         claim.finish(step, failure=claim.noun.failure if outbound else why, untold=None)
-        self.report("forward.rejected", message=claim.noun.message.id, why=why)
+        self.report("forward.rejected", message=claim.noun.message.id, why=without_words(why))
 
     def _forward(self, claim: Claim, *, again: bool) -> None:
         message = self.with_files(claim.noun.message)
@@ -104,7 +104,8 @@ class Forwarder(Worker):
                 again=again,
             )
         except RejectedError as error:  # an old ticket that takes no notes holds up no new one
-            self.report("unnoted", message=message.id, ticket=old.noun.ticket.id, why=str(error))
+            why = without_words(str(error))
+            self.report("unnoted", message=message.id, ticket=old.noun.ticket.id, why=why)
 
     def _tell(self, claim: Claim, *, again: bool) -> None:
         """Tell the agents what became of what they said."""
@@ -267,6 +268,11 @@ class Forwarder(Worker):
             return attachment.model_copy(update={"unavailable": str(error)})
         kept = self.store.keep(message, number, attachment.model_copy(update={"content": content}))
         return self.store.load(kept)
+
+
+def without_words(why: str) -> str:
+    """A refusal for the log, without the desk's own words: those may hold the customer's."""
+    return why.partition(": ")[0]
 
 
 def _for_helpdesk(stored: Stored) -> bool:

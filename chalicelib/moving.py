@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from chalicelib import notes
 from chalicelib.errors import RejectedError
-from chalicelib.forwarding import Forwarder
+from chalicelib.forwarding import Forwarder, without_words
 from chalicelib.schema import Conversation, Direction, Message, State, Ticket
 from chalicelib.worker import Worker
 
@@ -67,7 +67,7 @@ class Mover(Worker):
                 old.id, note, conversation, idempotency_key=key, again=True
             )
         except RejectedError as error:  # the old one is gone: that is why it moves, perhaps
-            self.report("unnoted", ticket=old.id, why=str(error))
+            self.report("unnoted", ticket=old.id, why=without_words(str(error)))
 
 
 def _lines(said: list[Message]) -> list[str]:

@@ -30,7 +30,7 @@ from chalicelib.errors import (
     PayloadError,
     TooLargeError,
 )
-from chalicelib.forwarding import Forwarder
+from chalicelib.forwarding import Forwarder, without_words
 from chalicelib.items import Held, Quarantined, Reference, Step, Stored, is_errand
 from chalicelib.limits import Limits
 from chalicelib.ports import (
@@ -452,7 +452,8 @@ class Pipeline(Worker):
                 again=True,
             )
         except (DeliveryError, ConfigurationError, NotFoundError) as error:
-            self.report("overdue.untold", conversation=conversation.id, why=str(error))
+            why = without_words(str(error))
+            self.report("overdue.untold", conversation=conversation.id, why=why)
             return
         self.store.amend(conversation.id, conversations.overdue)
         self.report("overdue", conversation=conversation.id)

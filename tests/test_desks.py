@@ -184,6 +184,15 @@ def test_what_it_refuses_for_good_says_nothing_of_its_health(w: World) -> None:
     assert not state(w).troubled
 
 
+def test_the_desks_own_words_are_kept_with_the_message_and_out_of_the_log(w: World) -> None:
+    [name] = waiting(w, QUESTION)
+    w.desk.failures = [RejectedError("HTTP 422 from desk.example: 'Li, 5 Elm Road' is too long")]
+    w.pipeline.forward(name)
+    assert "Elm Road" in (w.stored(name).failure or "")
+    [rejected] = [fields for event, fields in w.events if event == "forward.rejected"]
+    assert rejected["why"] == "HTTP 422 from desk.example"
+
+
 # A second try
 
 
