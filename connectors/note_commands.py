@@ -14,7 +14,7 @@ from chalicelib.schema import Address
 
 Command = Literal["not_a_repeat", "same_person", "different_person"]
 _COMMAND = re.compile(
-    r"\s*(?:askonce[:\s]+)?(not-a-repeat|same-person|different-person)\s*(?:[:：]\s*(\S+))?\s*$",
+    r"\s*(?:askonce[:\s]+)?(not-a-repeat|same-person|different-person)\s*(?:[:：]\s*(\S{1,300}))?\s*$",
     re.IGNORECASE,
 )
 _PHONE = re.compile(r"\+\d{6,15}$")

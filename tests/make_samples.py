@@ -322,6 +322,9 @@ def _webchat() -> Files:
 AT = "2026-01-01T08:59:00Z"
 
 
+SAME_PERSON = "same-person: li@example.com"
+
+
 def _webhook_desk() -> Files:
     reply = {"type": "reply.created", "reply_id": "R1", "text": "Tomorrow. 明天", "author": "Kim"}
     replied = {"external_id": "R1", "text": "Tomorrow. 明天", "author": "Kim", "sent_at": AT}
@@ -335,6 +338,11 @@ def _webhook_desk() -> Files:
             "set_apart",
             {"type": "message.set_apart", "message_id": "m1", "author": "Kim"},
             [moved | {"kind": "not_a_repeat", "message_id": "m1", "by": "Kim"}],
+        ),
+        (
+            "same_person",
+            {"type": "note.created", "text": SAME_PERSON, "author": "Kim"},
+            [moved | {"kind": "same_person", "address": "email:li@example.com", "by": "Kim"}],
         ),
     ):
         told = event | {"ticket_id": "T7", "at": "2026-01-01T09:59:00+01:00"}
@@ -353,6 +361,11 @@ def _sandbox_desk() -> Files:
             "set_apart",
             {"message": "m1", "agent": "Kim"},
             [moved | {"kind": "not_a_repeat", "message_id": "m1", "by": "Kim"}],
+        ),
+        (
+            "same_person",
+            {"type": "note", "text": SAME_PERSON, "agent": "Kim"},
+            [moved | {"kind": "same_person", "address": "email:li@example.com", "by": "Kim"}],
         ),
     ):
         told = {"type": name, "ticket": "T7", "id": "E1", "at": AT} | event

@@ -22,6 +22,7 @@ from chalicelib.ports import (
 )
 from chalicelib.schema import Conversation, Correction, Message, Moment, Reply, TicketChange
 from connectors import http
+from connectors.note_commands import command_in
 from connectors.signing import Secrets, StandardWebhook, values
 
 
@@ -131,7 +132,7 @@ class Sandbox(Helpdesk):
         except ValidationError as error:
             raise PayloadError(f"the event is malformed: {error.errors()[0]['loc']}") from None
         if event.type == "note":
-            return []
+            return _corrections(event)
         if event.type in ("typing", "read"):
             return [Signal(ticket_id=event.ticket, kind=event.type)]
         if event.type == "set_apart":
@@ -160,6 +161,24 @@ class Sandbox(Helpdesk):
         return [
             TicketChange(ticket_id=event.ticket, external_id=event.id, state=state, at=event.at)
         ]
+
+
+def _corrections(event: _Event) -> list[FromDesk]:
+    """What a note says to us; it goes no further, and most say nothing."""
+    command = command_in(event.text)
+    if command is None:
+        return []
+    kind, address = command
+    return [
+        Correction(
+            ticket_id=event.ticket,
+            external_id=event.id,
+            kind=kind,
+            address=address,
+            by=event.agent,
+            at=event.at,
+        )
+    ]
 
 
 def _message(message: Message) -> dict[str, Any]:

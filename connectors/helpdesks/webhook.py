@@ -24,6 +24,7 @@ from chalicelib.ports import (
 )
 from chalicelib.schema import Conversation, Correction, Message, Moment, Reply, TicketChange
 from connectors import http
+from connectors.note_commands import command_in
 from connectors.signing import Secrets, StandardWebhook
 
 
@@ -55,6 +56,8 @@ class _TicketMoved(_Event):
 
 class _NoteCreated(_Event):
     type: Literal["note.created"]
+    text: str = Field(default="", max_length=64_000)
+    author: str = Field(default="", max_length=200)
 
 
 class _MessageSetApart(_Event):
@@ -210,11 +213,31 @@ def _translated(event: _Event, request: WebhookRequest) -> list[FromDesk]:
                     at=at,
                 )
             ]
+        case _NoteCreated():
+            return _corrections(event, request, at)
         case _AgentActive():
             kind: Literal["typing", "read"] = "typing" if event.type == "agent.typing" else "read"
             return [Signal(ticket_id=event.ticket_id, kind=kind)]
         case _:
-            return []  # a private remark
+            return []
+
+
+def _corrections(event: _NoteCreated, request: WebhookRequest, at: datetime) -> list[FromDesk]:
+    """What a private remark says to us; it goes no further, and most say nothing."""
+    command = command_in(event.text)
+    if command is None:
+        return []
+    kind, address = command
+    return [
+        Correction(
+            ticket_id=event.ticket_id,
+            external_id=request.header("webhook-id"),
+            kind=kind,
+            address=address,
+            by=event.author,
+            at=at,
+        )
+    ]
 
 
 def _cloud_event(event: dict[str, Any], key: str, now: datetime) -> dict[str, Any]:
