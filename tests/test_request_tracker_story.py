@@ -11,13 +11,15 @@ import requests
 import tomli_w
 
 from infra.local.request_tracker import RequestTracker, missing
-from infra.local.story import AGAIN, ANSWER, IN_ENGLISH, QUESTION, play_in_own_world
+from infra.local.story import AGAIN, ANSWER, IN_ENGLISH, QUESTION
 from tests.cutting import Cutter
 from tests.local import Local, received
 
 pytestmark = [pytest.mark.world, pytest.mark.real]
 
 SECRET = "whsec_" + "c2VjcmV0" * 5
+#: Another one breaks the network at other moments.
+SEED = 2
 SAMPLE = Path(__file__).parents[1] / "askonce.toml"
 
 
@@ -98,13 +100,12 @@ def rt(tmp_path: Path) -> Iterator[tuple[RequestTracker, int]]:
         yield server, port
 
 
-@pytest.mark.parametrize("seed", [1, 2])
 def test_a_breaking_network_leaves_one_ticket_each_line_once_and_each_answer_once(
-    rt: tuple[RequestTracker, int], tmp_path: Path, seed: int
+    rt: tuple[RequestTracker, int], tmp_path: Path
 ) -> None:
     server, port = rt
     agent = Agent(server)
-    with Cutter(server.port, seed=seed) as cutter:
+    with Cutter(server.port, seed=SEED) as cutter:
         world = Local(
             tmp_path / "world",
             "--port",
@@ -153,9 +154,3 @@ def play(world: Local, agent: Agent, cutter: Cutter) -> None:
     assert (shown["helpdesk"], shown["url"].endswith(f"id={ticket}")) == ("desk", True)
     notes = agent.said(ticket, "Comment")
     assert len(notes) == len(set(notes))
-
-
-def test_the_demo_plays_through_a_real_one() -> None:
-    if why := missing():
-        pytest.skip(why)
-    assert play_in_own_world("request_tracker")

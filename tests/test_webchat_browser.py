@@ -22,7 +22,7 @@ from tests.local import Local, local, messages
 pytestmark = [pytest.mark.world, pytest.mark.browser]
 
 SCREENS = Path("build/screens")
-LONG = 20_000
+LONG = 60_000
 #: What a browser says by itself about a network that is gone, or about a refusal in a test.
 NETWORK = (
     "ERR_INTERNET_DISCONNECTED",
