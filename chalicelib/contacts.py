@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from chalicelib import conversations, identity
-from chalicelib.errors import AskOnceError, ConflictError
+from chalicelib.errors import AskOnceError, ConflictError, RetryableError
 from chalicelib.items import Held, History, Home
 from chalicelib.policy import ContactPolicy
 from chalicelib.schema import (
@@ -331,6 +331,16 @@ class Contacts:
     def _rehomed(self, conversation: Conversation, to_contact: str) -> Iterable[Held[Home]]:
         home = self._store.home(conversation.id)
         return [home.change(contact_id=to_contact)] if home else []
+
+
+def decided(act: Callable[[], Any]) -> Any:
+    """Decide again for as long as somebody else writes to the same contact."""
+    for _ in range(_TRIES):
+        try:
+            return act()
+        except ConflictError:
+            continue
+    raise RetryableError("the contact keeps changing")
 
 
 def _began(conversation: Conversation, link: AddressLink) -> bool:

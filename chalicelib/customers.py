@@ -13,15 +13,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chalicelib import identity
-from chalicelib.contacts import Contacts, Linking, Proof, UnknownAddressError
-from chalicelib.errors import ConflictError, RetryableError
+from chalicelib.contacts import Contacts, Linking, Proof, UnknownAddressError, decided
 from chalicelib.ports import WebhookResponse
 from chalicelib.schema import Address, AddressLink
 
 #: The evidence of a link that the CSV, or the API, made.
 CUSTOMER_LIST = "customer list"
 CONTACTS_API = "contacts api"
-_TRIES = 8
 MAX_BYTES = 64 * 1024
 #: How the address of a scheme looks in its normal form, and what is expected, in words.
 _FORMS = {
@@ -103,16 +101,6 @@ class Customers:
             return self.contacts.show(identity.CUSTOMER + customer_id)[1]
         except UnknownAddressError:
             return []
-
-
-def decided(act: Callable[[], Any]) -> Any:
-    """Decide again for as long as somebody else writes to the same contact."""
-    for _ in range(_TRIES):
-        try:
-            return act()
-        except ConflictError:
-            continue
-    raise RetryableError("the contact keeps changing")
 
 
 # The signed API

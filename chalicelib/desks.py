@@ -180,6 +180,8 @@ def after(
 ) -> DeskState:
     """How the desk is doing after some calls."""
     changes = _counted(state, desk, calls, now)
+    if isinstance(error, RetryableError) and error.of_one:
+        error = None  # the desk works: one ticket, or one customer, has to wait
     if isinstance(error, RetryableError) and error.retry_after_seconds is not None:
         wait = min(timedelta(seconds=error.retry_after_seconds), _LONGEST_REST)
         changes |= {"rests_until": now + wait, "why": str(error)}

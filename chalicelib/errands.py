@@ -11,13 +11,12 @@ from datetime import timedelta
 from typing import Any
 
 from chalicelib import notes
-from chalicelib.contacts import Contacts, UnknownAddressError
+from chalicelib.contacts import Contacts, UnknownAddressError, decided
 from chalicelib.corrections import Corrections
-from chalicelib.customers import decided
 from chalicelib.errors import ConflictError, NotFoundError, RejectedError, RetryableError
 from chalicelib.items import Held, Step, Stored
 from chalicelib.policy import Language
-from chalicelib.ports import FetchingConnector, FromDesk
+from chalicelib.ports import Fetched, FetchingConnector, FromDesk, Polled
 from chalicelib.replies import REPLIES, Replies
 from chalicelib.schema import Conversation, Delivery, Instruction, Message, Notice, Receipt
 from chalicelib.worker import Worker
@@ -29,6 +28,7 @@ AGENT = "agent"
 #: Pages of one run; the queue brings the notice back for the rest.
 _PAGES = 50
 _ORDER = list(Delivery)
+Keep = Callable[[Message | Receipt | Instruction], None]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Errands(Worker):
         if held and not held.noun.done:
             self.store.enqueue_errand(held.noun, attempt=attempt)
 
-    def run(self, errand_id: str, keep: Callable[[Message | Receipt], None]) -> None:
+    def run(self, errand_id: str, keep: Keep) -> None:
         """Do it; what it fetches goes to `keep`. RetryableError."""
         held = self.store.errand(errand_id)
         if held is None or held.noun.done:
@@ -88,50 +88,43 @@ class Errands(Worker):
 
     # Notices
 
-    def _fetch(self, notice: Notice, keep: Callable[[Message | Receipt], None]) -> None:
+    def _fetch(self, notice: Notice, keep: Keep) -> None:
+        """What an inbox's provider has for us."""
         connector = self.deployment.inbox(notice.inbox)
         if not isinstance(connector, FetchingConnector):
             raise RejectedError(f"inbox {notice.inbox} fetches nothing")
+        self._read(notice, lambda c: connector.fetch_messages(notice, c, self.clock()), keep)
+
+    def _poll(self, notice: Notice, keep: Keep) -> None:
+        """What a helpdesk's webhooks may have lost."""
+        name = notice.inbox.removeprefix(REPLIES)
+        watched, replies = self._helpdesk(name), self._as(Replies)
+
+        def take(found: FromDesk) -> None:
+            with suppress(NotFoundError):  # other tickets than ours are in the desk, too
+                if said := replies.take(name, found, notice.received_at):
+                    keep(said)
+
+        self._read(notice, lambda c: watched.poll(c, self.clock()), take)
+
+    def _read(
+        self,
+        notice: Notice,
+        page_after: Callable[[str], Fetched | Polled],
+        take: Callable[[Any], None],
+    ) -> None:
+        """Every page from where the source was read to; the place is saved after each."""
         for _ in range(_PAGES):
             cursor = self.store.cursor(notice.inbox, notice.source)
-            page = connector.fetch_messages(notice, cursor.noun.value, self.clock())
+            page = page_after(cursor.noun.value)
             for found in page.found:
-                keep(found)
+                take(found)
             if page.cursor and page.cursor != cursor.noun.value:
                 self.store.commit(cursor.change(value=page.cursor))
             self.report("fetched", inbox=notice.inbox, count=len(page.found))
             if not page.more:
                 return
         raise RetryableError("there is more to fetch", retry_after_seconds=0)
-
-    def _poll(self, notice: Notice, keep: Callable[[Message | Receipt], None]) -> None:
-        """Take what a helpdesk says that its webhooks may have lost."""
-        name = notice.inbox.removeprefix(REPLIES)
-        watched = self._helpdesk(name)
-        for _ in range(_PAGES):
-            cursor = self.store.cursor(notice.inbox, notice.source)
-            page = watched.poll(cursor.noun.value, self.clock())
-            for found in page.found:
-                self._take(name, found, notice, keep)
-            if page.cursor and page.cursor != cursor.noun.value:
-                self.store.commit(cursor.change(value=page.cursor))
-            if page.found:
-                self.report("polled", helpdesk=name, count=len(page.found))
-            if not page.more:
-                return
-        raise RetryableError("there is more to fetch", retry_after_seconds=0)
-
-    def _take(
-        self,
-        name: str,
-        found: FromDesk,
-        notice: Notice,
-        keep: Callable[[Message | Receipt], None],
-    ) -> None:
-        replies = Replies(self.store, self.deployment, self.clock, self.report)
-        with suppress(NotFoundError):  # other tickets than ours are in the desk, too
-            if reply := replies.take(name, found, notice.received_at):
-                keep(reply)
 
     # Instructions
 
@@ -152,8 +145,7 @@ class Errands(Worker):
 
     def _set_apart(self, told: Instruction) -> str:
         """Both tickets get their notes with the message itself."""
-        worker = Corrections(self.store, self.deployment, self.clock, self.report)
-        worker.correct(told.helpdesk, told.conversation_id, told.correction)
+        self._as(Corrections).correct(told.helpdesk, told.conversation_id, told.correction)
         return ""
 
     def _link(self, told: Instruction) -> str:

@@ -76,15 +76,22 @@ class RetryableError(DeliveryError):
     """Try again, not before `retry_after_seconds`.
 
     `uncertain` says that the call may have taken effect although no answer came: whoever tries
-    again must look first, or use an idempotency key.
+    again must look first, or use an idempotency key. `of_one` says that it is about what was asked
+    alone: others may ask the same other side at once.
     """
 
     def __init__(
-        self, message: str, *, retry_after_seconds: float | None = None, uncertain: bool = False
+        self,
+        message: str,
+        *,
+        retry_after_seconds: float | None = None,
+        uncertain: bool = False,
+        of_one: bool = False,
     ) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
         self.uncertain = uncertain
+        self.of_one = of_one
 
 
 class RejectedError(DeliveryError):

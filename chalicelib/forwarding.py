@@ -6,12 +6,19 @@ Where a desk limits the updates of a ticket, the lines of a busy chat go in one,
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
 from chalicelib import identity, notes
 from chalicelib.corrections import was_undone
-from chalicelib.errors import ConfigurationError, GoneError, RejectedError, RetryableError
+from chalicelib.errors import (
+    ConfigurationError,
+    ConflictError,
+    GoneError,
+    RejectedError,
+    RetryableError,
+)
 from chalicelib.items import Step, Stored, TicketHome
 from chalicelib.ports import HostedConnector
 from chalicelib.schema import (
@@ -62,13 +69,15 @@ class Forwarder(Worker):
         message = self.with_files(claim.noun.message)
         conversation = self._with_opener(self._conversation(message), message)
         ticket = conversation.ticket or self._open(conversation, message, again=again)
-        if message.id != conversation.first_message_id:
+        if claim.noun.opened:
+            ticket = self.settle(claim.noun.opened, message, conversation)
+        elif message.id != conversation.first_message_id:
             ticket = self._comment(claim, ticket, message, conversation, again=again)
         self._note(claim.noun, ticket, conversation, again=again)
         if was_undone(message):
             self._note_where_it_left(message, conversation, ticket, again=again)
+        self._finish_joined(claim.noun)  # before the message: nobody looks at them after it
         claim.finish(Step.DONE, message=_without_bytes(message))
-        self._finish_joined(claim.noun)
         self.report("forwarded", message=message.id, ticket=ticket.id)
 
     def _note(
@@ -143,19 +152,14 @@ class Forwarder(Worker):
             held = self.store.message(conversation.first_message_id)
             first = self.with_files(held.noun.message) if held else message
         name = self.deployment.helpdesk_of(first.inbox)
-        return self.open_ticket(
-            name, first, conversation, key=conversation.id, again=again or not own
+        ticket_id = self._helpdesk(name).open_ticket(
+            first, conversation, idempotency_key=conversation.id, again=again or not own
         )
+        return self.settle(Ticket(helpdesk=name, id=ticket_id), first, conversation)
 
-    def open_ticket(
-        self, helpdesk: str, first: Message, conversation: Conversation, *, key: str, again: bool
-    ) -> Ticket:
-        """A ticket for a conversation at a helpdesk, which is the conversation's from now on."""
-        ticket_id = self._helpdesk(helpdesk).open_ticket(
-            first, conversation, idempotency_key=key, again=again
-        )
-        ticket = Ticket(helpdesk=helpdesk, id=ticket_id)
-        self.report("ticket.opened", message=first.id, ticket=ticket_id)
+    def settle(self, ticket: Ticket, first: Message, conversation: Conversation) -> Ticket:
+        """The ticket is the conversation's from now on. Safe to repeat."""
+        self.report("ticket.opened", message=first.id, ticket=ticket.id)
         self.store.remember(TicketHome(ticket=ticket, conversation_id=conversation.id))
         self.store.amend(conversation.id, lambda c: c.model_copy(update={"ticket": ticket}))
         return ticket
@@ -179,23 +183,30 @@ class Forwarder(Worker):
             )
         except GoneError:
             self.report("ticket.gone", message=message.id, ticket=ticket.id)
-            return self._replace(ticket, message, conversation, again=again)
+            return self._replace(claim, ticket, message, conversation, again=again)
         self.report("commented", message=message.id, ticket=ticket.id)
         return ticket
 
     def _replace(
-        self, old: Ticket, message: Message, conversation: Conversation, *, again: bool
+        self,
+        claim: Claim,
+        old: Ticket,
+        message: Message,
+        conversation: Conversation,
+        *,
+        again: bool,
     ) -> Ticket:
-        key = f"{conversation.id}-after-{old.id}"
-        ticket = self.open_ticket(old.helpdesk, message, conversation, key=key, again=again)
-        self._helpdesk(ticket.helpdesk).add_note(
-            ticket.id,
-            notes.continues(old.id, self._agents_language),
-            conversation,
-            idempotency_key=f"{key}-note",
-            again=again,
-        )
-        return ticket
+        """A ticket opened with the message; recorded before the conversation has it.
+
+        Else, stopped in between, the message would be added once more to what it opened.
+        """
+        key, desk = f"{conversation.id}-after-{old.id}", self._helpdesk(old.helpdesk)
+        ticket_id = desk.open_ticket(message, conversation, idempotency_key=key, again=again)
+        note = notes.continues(old.id, self._agents_language)
+        desk.add_note(ticket_id, note, conversation, idempotency_key=f"{key}-note", again=again)
+        ticket = Ticket(helpdesk=old.helpdesk, id=ticket_id)
+        claim.record(opened=ticket)
+        return self.settle(ticket, message, conversation)
 
     # Lines of a busy chat
 
@@ -225,7 +236,10 @@ class Forwarder(Worker):
                 "the ticket takes no more updates for now",
                 retry_after_seconds=max(1.0, wait.total_seconds()),
             )
-        self.store.commit(home.change(updates=(*recent, now)))
+        try:
+            self.store.commit(home.change(updates=(*recent, now)))
+        except ConflictError:  # another conversation has the same ticket, merged
+            raise RetryableError("the ticket is at work", retry_after_seconds=1) from None
 
     def _lines_after(self, message: Message) -> Sequence[Message]:
         """What the same customer wrote right after it, and waits to be forwarded as it does."""
@@ -242,11 +256,11 @@ class Forwarder(Worker):
     def _finish_joined(self, stored: Stored) -> None:
         """The lines that went along are done, too."""
         for line_id in stored.joined or ():
-            held = self.store.message(line_id)
-            if held and held.noun.step is Step.RESOLVED:
+            while (held := self.store.message(line_id)) and held.noun.step is Step.RESOLVED:
                 bare = _without_bytes(self.with_files(held.noun.message))
-                self.store.commit(held.change(step=Step.DONE, message=bare, claimed_until=None))
-                self.report("forwarded", message=line_id, along=stored.message.id)
+                with suppress(ConflictError):  # the schedule looked at it: once more
+                    self.store.commit(held.change(step=Step.DONE, message=bare, claimed_until=None))
+                    self.report("forwarded", message=line_id, along=stored.message.id)
 
     # Files
 

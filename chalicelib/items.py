@@ -108,6 +108,8 @@ class Stored(Noun):
     failure: str | None = None
     #: A worker began to bring it to the helpdesk, once at least.
     tried: bool = False
+    #: The ticket that it opened in the place of one that takes nothing any more.
+    opened: Ticket | None = None
     #: Later lines of the same customer that went to the helpdesk with it, in one update.
     joined: tuple[str, ...] | None = None
     #: What the agents must hear about it, and have not heard yet.

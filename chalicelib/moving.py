@@ -43,21 +43,19 @@ class Mover(Worker):
             return None
         conversation, old = held.noun, held.noun.ticket
         said = self.store.thread(conversation.id)
-        forwarder = Forwarder(self.store, self.deployment, self.clock, self.report)
+        forwarder = self._as(Forwarder)
         first = next((m for m in said if m.id == conversation.first_message_id), said[0])
-        key = f"{conversation.id}-to-{target}"
-        ticket = forwarder.open_ticket(
-            target, forwarder.with_files(first), conversation, key=key, again=True
+        key, desk = f"{conversation.id}-to-{target}", self._helpdesk(target)
+        ticket_id = desk.open_ticket(
+            forwarder.with_files(first), conversation, idempotency_key=key, again=True
         )
-        language = self._agents_language
-        self._helpdesk(target).add_note(
-            ticket.id,
-            notes.history(_lines(said), old, language),
-            conversation,
-            idempotency_key=f"{key}-history",
-            again=True,
+        ticket, language = Ticket(helpdesk=target, id=ticket_id), self._agents_language
+        history = notes.history(_lines(said), old, language)
+        desk.add_note(
+            ticket_id, history, conversation, idempotency_key=f"{key}-history", again=True
         )
         self._say_where(old, notes.moved(ticket, language), conversation, f"{key}-left")
+        forwarder.settle(ticket, first, conversation)  # last: until then, a repeat does it all
         self.report("moved", conversation=conversation.id, ticket=ticket.id)
         return ticket
 

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TypeVar
 
 from chalicelib import conversations, notes, parts
 from chalicelib.crowd import Crowd
@@ -54,8 +53,6 @@ from chalicelib.schema import (
     errand_id,
 )
 from chalicelib.worker import Worker
-
-W = TypeVar("W", bound=Worker)
 
 _GLANCE_SECONDS = 0.05
 #: How often a long poll looks for something new.
@@ -232,10 +229,6 @@ class Pipeline(Worker):
             self.pause(_GLANCE_SECONDS)
         return held
 
-    def _as(self, kind: type[W]) -> W:
-        """Another worker over the same things."""
-        return kind(self.store, self.deployment, self.clock, self.report)
-
     def _relay_inbound(self, held: Held[Stored], attempt: str) -> None:
         part = held.noun.message.part
         if part and held.noun.step is Step.ACCEPTED:
@@ -326,10 +319,9 @@ class Pipeline(Worker):
         return helpdesk.acknowledge()
 
     def _take(self, helpdesk_name: str, item: FromDesk, received_at: datetime) -> None:
-        """Store an agent's reply; carry out whatever else a desk told. NotFoundError."""
-        reply = self._as(Replies).take(helpdesk_name, item, received_at)
-        if reply:
-            self._store(reply)
+        """Store what an agent said; carry out whatever else a desk told. NotFoundError."""
+        if said := self._as(Replies).take(helpdesk_name, item, received_at):
+            self._keep(said)
 
     # deliver
 

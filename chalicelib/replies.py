@@ -35,11 +35,10 @@ POLLED = "polled"
 class Replies(Worker):
     """Takes what a helpdesk tells."""
 
-    def take(self, helpdesk: str, item: FromDesk, received_at: datetime) -> Message | None:
-        """Store or carry it out. NotFoundError for a ticket that is not ours.
-
-        Returns a reply as the message that it is to be.
-        """
+    def take(
+        self, helpdesk: str, item: FromDesk, received_at: datetime
+    ) -> Message | Instruction | None:
+        """Carry it out, or return what is to be stored. NotFoundError for a ticket not ours."""
         ticket = Ticket(helpdesk=helpdesk, id=item.ticket_id)
         home = self.store.ticket_home(ticket)
         if home is None:
@@ -50,7 +49,7 @@ class Replies(Worker):
         elif isinstance(item, Signal):
             self._show_agent(conversation_id, item.kind)
         elif isinstance(item, Correction):
-            self._instruct(helpdesk, conversation_id, item, received_at)
+            return _instruction(helpdesk, conversation_id, item, received_at)
         else:
             return self._message(helpdesk, conversation_id, item, received_at)
         return None
@@ -80,19 +79,6 @@ class Replies(Worker):
             return conversation.model_copy(update={"ticket": target})
 
         self.store.amend(conversation_id, moved)
-
-    def _instruct(
-        self, helpdesk: str, conversation_id: str, correction: Correction, received_at: datetime
-    ) -> None:
-        told = Instruction(
-            id=errand_id(f"{REPLIES}{helpdesk}", conversation_id, correction.external_id),
-            helpdesk=helpdesk,
-            conversation_id=conversation_id,
-            correction=correction,
-            received_at=received_at,
-        )
-        name = "accepted" if self.store.add_errand(told) else "redelivered"
-        self.report(name, inbox=told.inbox, errand=told.id, kind="instruction")
 
     def _message(
         self, helpdesk: str, conversation_id: str, reply: Reply, received_at: datetime
@@ -130,3 +116,15 @@ class Replies(Worker):
         if target and kind_of_inbox and issubclass(kind_of_inbox, HostedConnector):
             shown = self.store.sign(target.inbox, target.address, kind)
             self.report(f"agent.{kind}", conversation=conversation_id, shown=shown)
+
+
+def _instruction(
+    helpdesk: str, conversation_id: str, correction: Correction, received_at: datetime
+) -> Instruction:
+    return Instruction(
+        id=errand_id(f"{REPLIES}{helpdesk}", conversation_id, correction.external_id),
+        helpdesk=helpdesk,
+        conversation_id=conversation_id,
+        correction=correction,
+        received_at=received_at,
+    )

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from chalicelib import conversations, identity
 from chalicelib.desks import Watched
@@ -42,6 +42,9 @@ class Claim:
             self._report("claim.lost", message=self.noun.message.id)
 
 
+W = TypeVar("W", bound="Worker")
+
+
 @dataclass(frozen=True)
 class Worker:
     """Works on stored messages, over a store and the configured connectors and helpdesks."""
@@ -55,6 +58,10 @@ class Worker:
     def _agents_language(self) -> Language:
         """Of notes for agents."""
         return self.deployment.document.policy.agents_language
+
+    def _as(self, kind: type[W]) -> W:
+        """Another worker over the same things."""
+        return kind(self.store, self.deployment, self.clock, self.report)
 
     def _helpdesk(self, name: str) -> Watched:
         """A configured helpdesk, called only when it may be."""

@@ -42,7 +42,7 @@ class DeskCalls:
         passing: Callable[[int, Any], float | None] | None = None,
     ) -> None:
         """`explain` finds a refusal's words in its JSON; `passing` says of a status that means
-        "never" elsewhere in how many seconds it may be another one here."""
+        "never" elsewhere in how many seconds it may be another one for the same ticket here."""
         self._desk, self._url, self._headers = desk, url.rstrip("/"), headers
         self._explain, self._passing = explain or _words, passing or (lambda _status, _body: None)
 
@@ -91,7 +91,8 @@ class DeskCalls:
         status, found = answer.status, _json(answer.body)
         again = self._passing(status, found)
         if again is not None:
-            return RetryableError(f"HTTP {status} from {host}", retry_after_seconds=again)
+            said = f"HTTP {status} from {host}"
+            return RetryableError(said, retry_after_seconds=again, of_one=True)
         error = http.status_error(status, answer.headers, host)
         if isinstance(error, RetryableError):
             if error.retry_after_seconds is None and status == 429 and self._desk.pace:

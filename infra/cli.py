@@ -331,7 +331,7 @@ def contacts_link(address: str, to: str, because: str, folder: Path) -> None:
     """Say that ADDRESS is the same person as TO."""
     for each in (address, to):
         _demand_address(each)
-    from chalicelib.customers import decided
+    from chalicelib.contacts import decided
 
     found = _contacts(_pipeline(folder))
     link = decided(lambda: found.link(address, to, source=because, by=_user()))
@@ -344,7 +344,7 @@ def contacts_link(address: str, to: str, because: str, folder: Path) -> None:
 @plain_errors
 def contacts_unlink(address: str, folder: Path) -> None:
     """Give ADDRESS a contact of its own again, with the questions it asked."""
-    from chalicelib.customers import decided
+    from chalicelib.contacts import decided
 
     found = _contacts(_pipeline(folder))
     link = decided(lambda: found.unlink(address, by=_user()))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+PATIENCE_MILLISECONDS = 60_000
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -21,7 +22,9 @@ def demand_chromium() -> None:
 @contextmanager
 def chromium() -> Iterator[Any]:
     """A running browser, closed at the end."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=PATIENCE_MILLISECONDS)  # a world under load takes its time
 
     quiet = ["--disable-gpu", "--no-first-run", "--disable-background-networking"]
     sandbox = ["--no-sandbox"] if os.getuid() == 0 else []

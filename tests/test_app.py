@@ -54,10 +54,17 @@ number = "+14155550100"
 connector = "webhook"
 url = "https://desk.example/askonce"
 secret = "env:MAIL_SECRET"
+
+[helpdesks.unsigned]
+connector = "freshdesk"
+url = "https://shop.freshdesk.com"
+api_key = "env:APP_SECRET"
+path_secret = "env:DESK_ADDRESS"
 """
 AES_KEY = base64.b64encode(bytes(range(32))).decode().rstrip("=")
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
 ENVIRONMENT = {
+    "DESK_ADDRESS": "made-up-end-of-the-address",
     "APP_SECRET": "s",
     "WECHAT_TOKEN": "a-token-of-wechat",
     "AES_KEY": AES_KEY,
@@ -113,6 +120,8 @@ def events() -> Iterator[list[dict[str, Any]]]:
     log.listeners.remove(lines.append)
 
 
+#: What a desk that signs nothing says of a ticket that is not ours.
+CLOSED = b'{"event": "closed", "ticket_id": "21"}'
 ROUTES = {"webhooks": "/webhooks/{inbox}", "replies": "/replies/{helpdesk}"}
 
 
@@ -121,6 +130,8 @@ def event_of(sent: Sent, **changes: Any) -> dict[str, Any]:
     _, area, name, *rest = sent.path.split("/")
     resource = ROUTES.get(area, "/".join(["/webchat/{inbox}", *rest]))
     parameters = {"helpdesk" if area == "replies" else "inbox": name}
+    if area == "replies" and rest:
+        resource, parameters["secret"] = f"{resource}/{{secret}}", rest[0]
     binary = sent.headers.get("Content-Type", "") in app.app.api.binary_types
     headers = dict(sent.headers)
     event = {
@@ -208,6 +219,13 @@ def test_a_forged_one_is_401_with_an_empty_body_and_one_line_without_content(
         (Sent("POST", "/webhooks/shop", body=b"x" * 70_000), 413),
         (Sent("POST", "/webhooks/broken"), 503),
         (Sent("POST", "/replies/desk"), 401),
+        (Sent("POST", "/replies/desk/a-secret-of-nobody"), 404),
+        (Sent("POST", "/replies/unsigned", body=CLOSED), 401),
+        (Sent("POST", "/replies/unsigned/made-up-end-of-the-addresS", body=CLOSED), 401),
+        (Sent("POST", "/replies/unsigned/made-up-end-of-the-address", body=CLOSED), 404),
+        (Sent("POST", "/replies/unsigned/made-up-end-of-the-address", body=b"{"), 200),
+        (Sent("HEAD", "/replies/desk"), 200),
+        (Sent("HEAD", "/replies/nobody"), 200),
     ],
     ids=lambda x: x.path if isinstance(x, Sent) else str(x),
 )

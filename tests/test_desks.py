@@ -1,5 +1,6 @@
 """A helpdesk's pace and its troubles, shared by all workers: nobody calls one that is let be."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ from chalicelib.errors import (
 from chalicelib.items import Step
 from chalicelib.ports import DeskCapabilities, Pace
 from chalicelib.schema import Ticket
-from tests.fakes import FakeDesk, World, world
+from tests.fakes import FakeDesk, World, crash_at, world
 from tests.test_forward import QUESTION, forward_failing, waiting
 
 DOWN = RetryableError("HTTP 503 from the desk")
@@ -111,6 +112,14 @@ def test_a_desk_without_a_limit_and_in_health_costs_no_write(w: World) -> None:
     for name in waiting(w, QUESTION, "thanks"):
         w.pipeline.forward(name)
     assert w.pipeline.store.desk_state("desk").version == 0
+
+
+def test_one_tickets_limit_holds_up_no_other_ticket(w: World) -> None:
+    first, other = waiting(w, QUESTION), waiting(w, "Where is my parcel?", inbox="email")
+    w.desk.failures = [RetryableError("HTTP 422", retry_after_seconds=60, of_one=True)]
+    forward_failing(w, first[0])
+    w.pipeline.forward(other[0])
+    assert w.desk.said == [("T1", "Where is my parcel?")]
 
 
 # Its troubles
@@ -250,6 +259,37 @@ def test_a_crash_between_the_new_ticket_and_its_note_opens_no_third_one(w: World
     assert w.desk.said == [("T1", QUESTION), ("T2", "thanks")]
 
 
+@pytest.mark.parametrize("event", ["ticket.opened", "forwarded"])
+def test_stopped_once_the_new_ticket_is_the_conversations_nothing_is_said_twice(
+    w: World, event: str
+) -> None:
+    first, second = waiting(w, QUESTION, "thanks")
+    w.pipeline.forward(first)
+    gone(w, "T1")
+    running = w.pipeline
+    w.pipeline = replace(running, report=crash_at(event))
+    with pytest.raises(SystemExit):
+        w.pipeline.forward(second)
+    w.pipeline = running
+    w.clock.forward(minutes=2)
+    w.pipeline.forward(second)
+    assert w.desk.said == [("T1", QUESTION), ("T2", "thanks")]
+    assert len(w.desk.notes) == 1
+
+
+def test_a_note_that_fails_on_the_new_ticket_says_the_message_there_no_second_time(
+    w: World,
+) -> None:
+    first, again = chatting(w, QUESTION, "How do I keep my green tea fresh?")
+    w.pipeline.forward(first)
+    gone(w, "T1")
+    w.desk.failures = [None, None, DOWN]  # opened, named the old one, and then
+    forward_failing(w, again)
+    w.clock.forward(minutes=2)
+    w.pipeline.forward(again)
+    assert w.desk.said == [("T1", QUESTION), ("T2", "How do I keep my green tea fresh?")]
+
+
 # Busy chats
 
 
@@ -274,6 +314,22 @@ def test_a_crash_after_the_update_says_no_line_twice(w: World) -> None:
         w.pipeline.forward(name)
     texts = [text for _, text in w.desk.said]
     assert texts == [QUESTION, "it is sencha\nbought in May", "and one more"]
+
+
+def test_stopped_between_the_update_and_its_lines_no_line_is_said_twice(w: World) -> None:
+    names = chatting(w, QUESTION, "it is sencha", "bought in May", "hello?")
+    can(w, updates=(30, 600))
+    w.pipeline.forward(names[0])
+    running = w.pipeline
+    w.pipeline = replace(running, report=crash_at("forwarded"))
+    with pytest.raises(SystemExit):  # the first of the lines is done, and nothing else
+        w.pipeline.forward(names[1])
+    w.pipeline = running
+    w.clock.forward(minutes=2)
+    for name in names[1:]:
+        w.pipeline.forward(name)
+    assert w.desk.said[1:] == [("T1", "it is sencha\nbought in May\nhello?")]
+    assert {s.step for s in w.messages()} == {Step.DONE}
 
 
 def test_a_ticket_that_has_had_its_updates_waits(w: World) -> None:
@@ -305,6 +361,19 @@ def test_a_merge_is_followed_and_replies_on_the_other_ticket_arrive(w: World) ->
     w.reply("T77", "In a dry place.")
     w.settle()
     assert w.sent("sms") == ["In a dry place."]
+
+
+def test_a_ticket_that_was_merged_away_closes_nothing_any_more(w: World) -> None:
+    [first] = waiting(w, QUESTION)
+    w.pipeline.forward(first)
+    for event in (
+        {"external_id": "m1", "state": "merged", "merged_into": "T77"},
+        {"external_id": "c1", "state": "closed"},
+    ):
+        w.pipeline.accept_reply("desk", w.request({"ticket_id": "T1"} | event))
+    held = w.pipeline.store.conversation(w.stored(first).message.conversation_id or "")
+    assert held is not None
+    assert held.noun.state == "open"
 
 
 def test_a_ticket_merged_into_another_ones_leaves_that_ones_customer_alone(w: World) -> None:

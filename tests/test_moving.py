@@ -1,6 +1,7 @@
 """`askonce helpdesks`: the table of what they can do, how they are doing, moving to another one."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from click.testing import CliRunner, Result
 from chalicelib.errors import ConfigurationError, RejectedError, RetryableError
 from connectors.registry import HELPDESKS
 from infra import cli
-from tests.fakes import FakeDesk, World, world
+from tests.fakes import FakeDesk, World, crash_at, world
 
 PAGE = Path(__file__).parents[1] / "docs" / "helpdesks" / "README.md"
 QUESTION = "How do I keep green tea fresh?"
@@ -134,6 +135,34 @@ def test_moving_again_moves_nothing_twice(w: World, run: Run) -> None:
     assert run("move", "desk", "other").output == "0 moved, 0 did not\n"
     assert other(w).said == [("T1", QUESTION)]
     assert len(other(w).notes) == 1
+
+
+@pytest.mark.parametrize("event", ["ticket.opened", "moved"])
+def test_stopped_at_any_moment_the_history_is_there_once_in_the_end(
+    w: World, run: Run, event: str
+) -> None:
+    asked(w)
+    running = w.pipeline
+    w.pipeline = replace(running, report=crash_at(event))
+    run("move", "desk", "other")
+    w.pipeline = running
+    run("move", "desk", "other")
+    assert other(w).said == [("T1", QUESTION)]
+    assert (len(other(w).notes), len(w.desk.notes)) == (1, 1)
+    w.say("sms", "li", "thanks")
+    w.settle()
+    assert other(w).said[-1] == ("T1", "thanks")
+
+
+@pytest.mark.parametrize("calls", [0, 1])
+def test_what_fails_after_some_calls_is_made_good_by_moving_again(
+    w: World, run: Run, calls: int
+) -> None:
+    asked(w)
+    other(w).failures = [*[None] * calls, RetryableError("HTTP 503")]
+    run("move", "desk", "other")
+    run("move", "desk", "other")
+    assert (len(other(w).said), len(other(w).notes)) == (1, 1)
 
 
 def test_an_old_desk_that_takes_no_notes_holds_nothing_up(w: World, run: Run) -> None:

@@ -82,6 +82,18 @@ def test_a_ticket_closed_while_webhooks_were_lost_is_closed(w: World) -> None:
     assert conversation.noun.state == "closed"
 
 
+def test_that_it_was_closed_is_old_news_once_the_customer_has_written_again(w: World) -> None:
+    closed = TicketChange(ticket_id="T1", external_id="c1", state="closed", at=w.clock.now)
+    w.clock.forward(seconds=20)
+    w.say("sms", "li", "it is sencha")
+    w.settle()
+    desk(w).happened = [closed]
+    ask(w)
+    conversation = w.pipeline.store.conversation(w.messages()[0].message.conversation_id or "")
+    assert conversation is not None
+    assert conversation.noun.state == "open"
+
+
 def test_a_desk_that_is_down_is_asked_later_and_nothing_is_missed(w: World) -> None:
     desk(w).happened = [reply(w, "r1", "In a tin.")]
     desk(w).failures = [RetryableError("HTTP 503")]
@@ -115,6 +127,15 @@ def test_a_file_that_cannot_be_had_holds_no_words_back_and_the_agent_hears_of_it
     ask(w)
     assert w.sent("sms") == ["See this."]
     assert any("guide.pdf" in note for note in w.desk.notes)
+
+
+def test_a_file_without_words_is_no_answer_to_give_again(w: World) -> None:
+    file = Attachment(name="guide.pdf", media_type="application/pdf", source="f1")
+    desk(w).happened = [reply(w, "r1", "", "T1", file)]
+    ask(w)
+    conversation = w.pipeline.store.conversation(w.messages()[0].message.conversation_id or "")
+    assert conversation is not None
+    assert conversation.noun.questions[0].answer is None
 
 
 def test_a_reply_of_nothing_but_a_file_that_cannot_be_had_is_not_sent(w: World) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from chalicelib.judge import Known, is_question, judge
 from chalicelib.policy import Mode, Policy, RepeatPolicy
-from chalicelib.repeats import ANSWER_THRESHOLD, JOIN_THRESHOLD, scores
+from chalicelib.repeats import ANSWER_THRESHOLD, JOIN_THRESHOLD, scores, veto
 from chalicelib.schema import (
     Answer,
     Channel,
@@ -65,6 +65,28 @@ def test_a_pair_of_questions_gets_its_verdict(
 ) -> None:
     found = verdict(new, conversation(earlier))
     assert (found.outcome.value, found.veto) == (outcome, veto)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "new", "why"),
+    [
+        (
+            "我买的是绿色的，寄来的是白色的，能换吗",
+            "我买的是白色的，寄来的是绿色的，能换吗",
+            "exchanged",
+        ),
+        ("Transfer from Australia to India?", "Transfer from India to Australia?", "exchanged"),
+        ("智能音箱连不上家里WiFi怎么办", "智能门锁连不上家里WiFi怎么办", "another thing"),
+        ("Is it held at customs in Mumbai?", "Is it held at customs in Chennai?", "another thing"),
+        ("The verification code never came", "the verificaton code never came", None),
+        ("Can I pay it in September?", "can i pay it in sept", None),
+    ],
+)
+def test_one_word_that_makes_another_question_is_told_from_one_misspelt(
+    earlier: str, new: str, why: str | None
+) -> None:
+    found = veto(new, earlier)
+    assert (found and found.partition(":")[0]) == why
 
 
 @given(st.text(max_size=200), st.lists(st.text(max_size=200), max_size=4))

@@ -11,7 +11,7 @@ import requests
 import tomli_w
 
 from infra.local.request_tracker import RequestTracker, missing
-from infra.local.story import AGAIN, ANSWER, IN_ENGLISH, QUESTION
+from infra.local.story import AGAIN, ANSWER, IN_ENGLISH, QUESTION, play_in_own_world
 from tests.cutting import Cutter
 from tests.local import Local, received
 
@@ -154,3 +154,9 @@ def play(world: Local, agent: Agent, cutter: Cutter) -> None:
     assert (shown["helpdesk"], shown["url"].endswith(f"id={ticket}")) == ("desk", True)
     notes = agent.said(ticket, "Comment")
     assert len(notes) == len(set(notes))
+
+
+def test_the_demo_plays_through_a_real_one() -> None:
+    if why := missing():
+        pytest.skip(why)
+    assert play_in_own_world("request_tracker")

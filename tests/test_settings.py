@@ -182,6 +182,23 @@ def test_the_sample_configuration_runs_once_its_secrets_are_set() -> None:
     assert faults(read(Path("askonce.toml"))) == []
 
 
+def test_no_test_ticket_leaves_for_a_desk_outside_this_machine() -> None:
+    from infra.local.localise import with_desks_here
+
+    outside = {"connector": "zendesk", "url": "https://shop.zendesk.com"}
+    here = {"connector": "request_tracker", "url": "http://127.0.0.1:8095"}
+    own = {"connector": "sandbox", "url": "https://desk.example"}
+    document = read(Path("askonce.toml")).model_copy(
+        update={"helpdesks": {"far": outside, "near": here, "own": own}}
+    )
+    desks = with_desks_here(document).helpdesks
+    assert [desks[name]["connector"] for name in ("far", "near", "own")] == [
+        "sandbox",
+        "request_tracker",
+        "sandbox",
+    ]
+
+
 def test_what_the_sample_has_in_comments_can_be_switched_on(tmp_path: Path) -> None:
     sample = Path("askonce.toml").read_text(encoding="utf-8")
     on = re.sub(r"^#(?=[\[a-z])", "", sample, flags=re.MULTILINE)

@@ -226,7 +226,8 @@ class Qiyu(Helpdesk):
         if code in _FIX:
             return ConfigurationError(f'helpdesk "{self.configured_name}": {_FIX[code]} ({said})')
         if code in _LATER:
-            return RetryableError(said, retry_after_seconds=_LATER[code])
+            wait = _LATER[code]
+            return RetryableError(said, retry_after_seconds=wait, of_one=wait is not None)
         return RejectedError(said)
 
     # Back
