@@ -112,25 +112,27 @@ def dev(  # noqa: PLR0913, PLR0917  # click's flags
         signal.signal(number, lambda *_: stopping.set())
     try:
         address = world.start()
-        seconds = time.monotonic() - started
-        click.echo(f"AskOnce runs here ({seconds:.1f} s to start). Stop it with Ctrl-C.\n")
-        width = max(10, *map(len, [*document.inboxes, *document.helpdesks]))
-        click.echo(
-            f"  {'page':<{width}} {address.page}/   tickets, customers' phones, what happens"
-        )
-        for name in document.inboxes:
-            click.echo(f"  {name:<{width}} {address.api}/webhooks/{name}")
-        for name in document.helpdesks:
-            click.echo(f"  {name:<{width}} {address.api}/replies/{name}")
-        for line in world.more:
-            click.echo(line)
-        click.echo('\nTry: askonce send wechat --from li "你好，龙井茶怎么保存？"')
+        _welcome(address, document, world.more, time.monotonic() - started)
         log.quiet = quiet
         stopping.wait()
         log.quiet = True
         click.echo("\nStopping.")
     finally:
         world.stop()
+
+
+def _welcome(address: Any, document: Any, more: list[str], seconds: float) -> None:
+    """Where everything is. Whoever starts a world waits for the last line."""
+    click.echo(f"AskOnce runs here ({seconds:.1f} s to start). Stop it with Ctrl-C.\n")
+    width = max(10, *map(len, [*document.inboxes, *document.helpdesks]))
+    click.echo(f"  {'page':<{width}} {address.page}/   tickets, customers' phones, what happens")
+    for name in document.inboxes:
+        click.echo(f"  {name:<{width}} {address.api}/webhooks/{name}")
+    for name in document.helpdesks:
+        click.echo(f"  {name:<{width}} {address.api}/replies/{name}")
+    for line in more:
+        click.echo(line)
+    click.echo('\nTry: askonce send wechat --from li "你好，龙井茶怎么保存？"')
 
 
 def _without_faults(document: Any, name: str, *, skip: bool) -> Any:

@@ -84,3 +84,9 @@ def mail_bucket() -> Iterator[Any]:
 
     with mail_buckets() as storage:
         yield storage
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody sleeps between the tries of one call."""
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)

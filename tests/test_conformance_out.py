@@ -23,6 +23,8 @@ from connectors.registry import CONNECTORS
 from tests.loopback import AGAIN, NEVER, UNREADABLE, mailbox, request_errors
 from tests.recorded import Sample, answer_to, forged, messages_in, mode, one_of_each, samples
 
+pytestmark = pytest.mark.usefixtures("no_waiting")
+
 #: {connector over HTTP: an answer that means success}
 OVER_HTTP: dict[str, Any] = {"sms_twilio": {"sid": "SM1"}, "wechat": {"errcode": 0, "errmsg": "ok"}}
 OVER_HTTP |= {name: {"errcode": 0} for name in ("wechat_miniprogram", "wecom", "wecom_kf")}
@@ -46,11 +48,6 @@ each_over_http = pytest.mark.parametrize("name", sorted(OVER_HTTP))
 def wire() -> Iterator[responses.RequestsMock]:
     with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
         yield mock
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
 
 
 def an_answer(name: str) -> tuple[Connector, Message]:

@@ -48,6 +48,8 @@ from tests.desks.chatwoot import (
 )
 from tests.desks.contract import contract
 
+pytestmark = pytest.mark.usefixtures("no_waiting")
+
 NOW = 1767258000
 AT = datetime.fromtimestamp(NOW, UTC)
 SECRET = "the-webhook-secret"
@@ -99,11 +101,6 @@ def world() -> Iterator[World]:
     with DeskServer(fake) as server:
         yield World(server, fake)
     assert fake.mistakes == []
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
 
 
 def contents(chat: Chat) -> list[str | None]:

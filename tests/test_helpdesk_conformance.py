@@ -28,6 +28,8 @@ from tests import nouns
 from tests.loopback import AGAIN, NEVER, UNREADABLE, request_errors
 from tests.recorded import SAMPLES, Sample, desk_samples, later, like, with_header
 
+pytestmark = pytest.mark.usefixtures("no_waiting")
+
 ANY_URL = re.compile(".*")
 KEY = "key-1"
 
@@ -72,11 +74,6 @@ each_sample = pytest.mark.parametrize("sample", desk_samples(), ids=str)
 def wire() -> Iterator[responses.RequestsMock]:
     with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
         yield mock
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
 
 
 def a_sample(name: str) -> Sample:

@@ -20,9 +20,7 @@ from chalicelib.errors import (
 from chalicelib.ports import FromDesk, Polled, WebhookRequest
 from chalicelib.schema import (
     Attachment,
-    Conversation,
     Correction,
-    Priority,
     Reply,
     State,
     TicketChange,
@@ -31,12 +29,12 @@ from connectors.helpdesks.freshdesk import Freshdesk
 from tests import nouns
 from tests.desk_server import Asked, DeskServer, Failure, Said
 from tests.desks import freshdesk
+from tests.desks.calls import CONVERSATION, FILE, REPEATED, commented, opened
 from tests.desks.freshdesk import FakeFreshdesk, Ticket
 
+pytestmark = pytest.mark.usefixtures("no_waiting")
+
 NOW = 1767258000
-CONVERSATION = nouns.conversation()
-REPEATED = nouns.conversation(priority=Priority.HIGH)
-FILE = Attachment(name="票.png", media_type="image/png", key="k", content=b"\x89PNG")
 
 
 @pytest.fixture
@@ -56,11 +54,6 @@ def desk(server: DeskServer) -> Freshdesk:
     return a_desk(url=server.url)
 
 
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
-
-
 def a_desk(**more: Any) -> Freshdesk:
     settings: dict[str, Any] = {
         "url": freshdesk.ACCOUNT_URL,
@@ -68,22 +61,6 @@ def a_desk(**more: Any) -> Freshdesk:
         "path_secret": freshdesk.PATH_SECRET,
     }
     return Freshdesk(Freshdesk.settings_model.model_validate(settings | more), "desk")
-
-
-def opened(desk: Freshdesk, **more: Any) -> str:
-    return desk.open_ticket(nouns.message(**more), CONVERSATION, idempotency_key="q1")
-
-
-def commented(
-    desk: Freshdesk,
-    ticket: str,
-    text: str = "thanks",
-    conversation: Conversation = CONVERSATION,
-    *,
-    key: str = "m2",
-    again: bool = False,
-) -> None:
-    desk.add_comment(ticket, nouns.message(text), conversation, idempotency_key=key, again=again)
 
 
 def calls(server: DeskServer) -> list[str]:

@@ -52,6 +52,8 @@ from tests.desks.intercom import (
 )
 from tests.fakes import START
 
+pytestmark = pytest.mark.usefixtures("no_waiting")
+
 NOW = int(START.timestamp())
 SECRET = "the-client-secret"
 SETTINGS: dict[str, Any] = {"access_token": TOKEN, "client_secret": SECRET, "admin_id": ADMIN}
@@ -99,11 +101,6 @@ def world() -> Iterator[World]:
     with DeskServer(fake) as server:
         yield World(server, fake)
     assert fake.mistakes == []
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
 
 
 def bodies(thread: Thread) -> list[str | None]:

@@ -18,17 +18,18 @@ from chalicelib.errors import (
     SignatureError,
 )
 from chalicelib.ports import FromDesk, WebhookRequest
-from chalicelib.schema import Attachment, Conversation, Correction, Priority, Reply, TicketChange
+from chalicelib.schema import Attachment, Conversation, Correction, Reply, TicketChange
 from connectors.helpdesks.qiyu import Qiyu
 from tests import nouns
 from tests.desk_server import Asked, DeskServer, Failure, Said
 from tests.desks import qiyu
+from tests.desks.calls import CONVERSATION, REPEATED, opened
 from tests.desks.qiyu import FakeQiyu, said, session
 from tests.recorded import later, with_param
 
+pytestmark = pytest.mark.usefixtures("no_waiting")
+
 NOW = 1767258000
-CONVERSATION = nouns.conversation()
-REPEATED = nouns.conversation(priority=Priority.HIGH)
 PICTURE = Attachment(name="票.png", media_type="image/png", key="k", content=b"\x89PNG")
 #: Two frames of 12.2 kbit/s and one of silence: 60 ms.
 VOICE = b"#!AMR\n" + (bytes([7 << 3]) + b"v" * 31) * 2 + bytes([8 << 3]) + b"s" * 5
@@ -51,18 +52,9 @@ def desk(server: DeskServer) -> Qiyu:
     return a_desk(url=server.url)
 
 
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
-
-
 def a_desk(**more: Any) -> Qiyu:
     settings: dict[str, Any] = {"app_key": qiyu.APP_KEY, "app_secret": qiyu.APP_SECRET}
     return Qiyu(Qiyu.settings_model.model_validate(settings | more), "desk")
-
-
-def opened(desk: Qiyu, *, key: str = "q1", again: bool = False, **more: Any) -> str:
-    return desk.open_ticket(nouns.message(**more), CONVERSATION, idempotency_key=key, again=again)
 
 
 def commented(

@@ -31,6 +31,8 @@ from tests.desk_server import DeskServer, Failure
 from tests.desks.request_tracker import FakeRequestTracker
 from tests.recorded import helpdesk
 
+pytestmark = pytest.mark.usefixtures("no_waiting")
+
 KEY = b"a key of thirty-two bytes, or so"
 SECRET = f"whsec_{base64.b64encode(KEY).decode()}"
 NOW = datetime(2026, 1, 1, 9, 0, tzinfo=UTC)
@@ -70,11 +72,6 @@ def place() -> Iterator[Place]:
     rt = FakeRequestTracker()
     with DeskServer(rt) as server:
         yield Place(server, rt, desk_at(server.url))
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
 
 
 def desk_at(url: str = "https://rt.example", **more: Any) -> RequestTracker:

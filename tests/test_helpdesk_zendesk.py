@@ -20,9 +20,7 @@ from chalicelib.errors import (
 from chalicelib.ports import FromDesk, WebhookRequest
 from chalicelib.schema import (
     Attachment,
-    Conversation,
     Correction,
-    Priority,
     Reply,
     State,
     TicketChange,
@@ -31,13 +29,13 @@ from connectors.helpdesks.zendesk import Zendesk
 from tests import nouns
 from tests.desk_server import Asked, DeskServer, Failure, Said
 from tests.desks import zendesk
+from tests.desks.calls import CONVERSATION, FILE, REPEATED, commented, opened
 from tests.desks.zendesk import FakeZendesk, comment, event, mistake_in
 from tests.recorded import later, with_header
 
+pytestmark = pytest.mark.usefixtures("no_waiting")
+
 NOW = 1767258000
-CONVERSATION = nouns.conversation()
-REPEATED = nouns.conversation(priority=Priority.HIGH)
-FILE = Attachment(name="票.png", media_type="image/png", key="k", content=b"\x89PNG")
 
 
 @pytest.fixture
@@ -57,11 +55,6 @@ def desk(server: DeskServer) -> Zendesk:
     return a_desk(url=server.url)
 
 
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
-
-
 def a_desk(**more: Any) -> Zendesk:
     settings: dict[str, Any] = {
         "url": zendesk.SUBDOMAIN_URL,
@@ -71,22 +64,6 @@ def a_desk(**more: Any) -> Zendesk:
         "secret": zendesk.SECRET,
     }
     return Zendesk(Zendesk.settings_model.model_validate(settings | more), "desk")
-
-
-def opened(desk: Zendesk, **more: Any) -> str:
-    return desk.open_ticket(nouns.message(**more), CONVERSATION, idempotency_key="q1")
-
-
-def commented(
-    desk: Zendesk,
-    ticket: str,
-    text: str = "thanks",
-    conversation: Conversation = CONVERSATION,
-    *,
-    key: str = "m2",
-    again: bool = False,
-) -> None:
-    desk.add_comment(ticket, nouns.message(text), conversation, idempotency_key=key, again=again)
 
 
 def paths(server: DeskServer) -> list[str]:

@@ -17,6 +17,7 @@ from tests.loopback import AGAIN, NEVER, UNREADABLE
 
 API = "https://api.twilio.com/x"
 HOSTS = ("api.twilio.com", "127.0.0.1:8700")
+pytestmark = pytest.mark.usefixtures("no_waiting")
 bounded = settings(max_examples=200, deadline=None)
 
 
@@ -24,11 +25,6 @@ bounded = settings(max_examples=200, deadline=None)
 def wire() -> Iterator[responses.RequestsMock]:
     with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
         yield mock
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
 
 
 # What an answer means
