@@ -13,7 +13,7 @@ import requests
 
 from infra.local import simulators
 from infra.local.client import Client
-from infra.local.story import start_world, stop_world
+from infra.local.story import OUTPUT, start_world, stop_world
 from infra.local.world import Address
 
 PATIENCE_SECONDS = 40.0
@@ -29,11 +29,14 @@ class Local:
         self.client = Client(self.address)
 
     def stop(self) -> None:
+        """Stop it. Fails the test whose world was surprised by something, or did not stop."""
         stop_world(self._process)
+        printed = (self.folder / OUTPUT).read_text("utf-8", "replace")
+        assert "Traceback" not in printed, printed[-8000:]
 
     def died(self) -> int:
         """Wait for it to end by itself; returns its exit status."""
-        self._process.communicate(timeout=PATIENCE_SECONDS)
+        self._process.wait(timeout=PATIENCE_SECONDS)
         return self._process.returncode
 
     def post(self, sent: simulators.Sent) -> requests.Response:

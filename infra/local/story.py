@@ -26,6 +26,7 @@ AGAIN = "客服您好：\n\n想請問一下，龍井茶要怎麼保存呢？\n\n
 IN_ENGLISH = "How should I store the Longjing tea at home so that it keeps fresh?"
 ANSWER = "密封后放进冰箱冷藏，避光防潮，建议半年内喝完。"
 PATIENCE_SECONDS = 20.0
+OUTPUT = "output.log"
 
 
 class StoryError(Exception):
@@ -150,39 +151,43 @@ def play_in_own_world(helpdesk: str = "sandbox") -> bool:
             stop_world(world)
 
 
-def start_world(folder: Path, *options: str, **environment: str) -> "subprocess.Popen[str]":
-    """A world in a process of its own, up and listening. StoryError if it does not come up."""
-    world = subprocess.Popen(  # noqa: S603  # our own command line
-        [
-            sys.executable,
-            "-m",
-            "infra.cli",
-            "dev",
-            *(() if "--port" in options else ("--free-ports",)),
-            "--folder",
-            str(folder),
-            *options,
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, **environment},
-        start_new_session=True,
-    )
-    lines: list[str] = []
-    for line in world.stdout or ():
-        lines.append(line)
-        if line.startswith("Try: "):
+def start_world(folder: Path, *options: str, **environment: str) -> "subprocess.Popen[bytes]":
+    """A world in a process of its own, up and listening. StoryError if it does not come up.
+
+    What it prints goes to `output.log` in its folder: a pipe that nobody reads would fill.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    output = folder / OUTPUT
+    with output.open("wb") as written:
+        world = subprocess.Popen(  # noqa: S603  # our own command line
+            [
+                sys.executable,
+                "-m",
+                "infra.cli",
+                "dev",
+                *(() if "--port" in options else ("--free-ports",)),
+                "--folder",
+                str(folder),
+                *options,
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=written,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
+    while world.poll() is None:
+        if b"\nTry: " in output.read_bytes():
             return world
-    world.wait()
-    raise StoryError("the world did not start:\n" + "".join(lines))
+        time.sleep(0.05)
+    raise StoryError("the world did not start:\n" + output.read_text("utf-8", "replace"))
 
 
-def stop_world(world: "subprocess.Popen[str]") -> None:
+def stop_world(world: "subprocess.Popen[bytes]") -> None:
     """As Ctrl-C does; by force if it does not listen."""
     world.send_signal(signal.SIGINT)
     try:
-        world.communicate(timeout=15)
+        world.wait(timeout=15)
     except subprocess.TimeoutExpired:
         world.kill()
-        world.communicate()
+        world.wait()
