@@ -62,8 +62,9 @@ def faq_file(root: Path) -> str | None:
     return name
 
 
-#: The functions that compare with time to spare: the stream's, and the one that drives the stuck.
-_COMPARING = ("policy-stream.json", "policy-worker.json")
+#: The functions that compare with time to spare: the stream's, the one that drives the stuck, and
+#: the one that carries out corrections.
+_COMPARING = ("policy-on_stored.json", "policy-forward.json", "policy-tick.json")
 
 
 def allow_models(policies: Path, document: settings.Document) -> None:

@@ -702,4 +702,4 @@ def test_only_the_named_models_are_allowed_and_only_where_there_is_time(tmp_path
         f"arn:${{AWS::Partition}}:bedrock:eu-west-1:${{AWS::AccountId}}:inference-profile/eu.{NOVA}",
         f"arn:${{AWS::Partition}}:bedrock:*::foundation-model/{NOVA}",
     ]
-    assert found == {"policy-stream.json": allowed, "policy-worker.json": allowed}
+    assert found == {f"policy-{name}.json": allowed for name in ("forward", "on_stored", "tick")}
