@@ -7,7 +7,7 @@ one to read, and at most one second between them.
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 WORST_CALL_SECONDS = 4.0
 _CONNECT_SECONDS, _READ_SECONDS, _TRIES = 0.5, 1.0, 2
+#: Called with each new session of the SDK, by whoever must hear of every call.
+sessions: list[Callable[[Any], None]] = []
 
 
 @cache
@@ -37,7 +39,10 @@ def client(
     """
     # A long poll of SQS and an upload to S3 take longer than a put of one item.
     seconds = seconds or (_READ_SECONDS if service == "dynamodb" else 25)
-    return get_session().create_client(
+    session = get_session()
+    for told in sessions:
+        told(session)
+    return session.create_client(
         service,
         region_name=region,
         config=Config(
