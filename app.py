@@ -57,7 +57,7 @@ STATUS: dict[type[Exception], int] = {
 @cache
 def pipeline() -> "Pipeline":
     """The pipeline of this container."""
-    from chalicelib import settings
+    from chalicelib import direct, settings
     from chalicelib.aws import WORST_CALL_SECONDS, DynamoTable, S3Bucket
     from chalicelib.pipeline import Pipeline
     from chalicelib.store import Store
@@ -65,7 +65,7 @@ def pipeline() -> "Pipeline":
     from connectors.registry import CONNECTORS, HELPDESKS
 
     document = settings.read(settings.default_path())
-    table = DynamoTable(PREFIX)
+    table = DynamoTable(PREFIX, direct.from_environment())
     tokens = StoredTokens(table, now, time.sleep)
     return Pipeline(
         store=Store(
@@ -241,7 +241,9 @@ def on_stored(event: Any) -> dict[str, Any]:
         try:
             pipeline().relay(message)
         except Exception as error:  # noqa: BLE001  # from here on again, and not one record further
-            log.event("relay.failed", why=type(error).__name__)
+            log.event(
+                "relay.failed", message=message, why=type(error).__name__, place=log.place(error)
+            )
             failures.append({"itemIdentifier": record["dynamodb"]["SequenceNumber"]})
             break
     return {"batchItemFailures": failures}
@@ -269,12 +271,13 @@ def on_sns_message(event: Any) -> None:
             body=json.dumps(told).encode(),
             received_at=now(),
             event_source=told["TopicArn"],
+            id=told.get("MessageId", ""),
         )
         for inbox in _inboxes_under(told["TopicArn"]):
             try:
                 pipeline().accept(inbox, request)
             except WebhookError as error:  # again would be the same; whatever else is raised is not
-                log.event("refused", inbox=inbox, why=type(error).__name__)
+                log.event("refused", inbox=inbox, why=type(error).__name__, request=request.id)
 
 
 def _inboxes_under(topic_arn: str) -> list[str]:
@@ -327,7 +330,7 @@ def respond(inbox: str | None, handle: Callable[[WebhookRequest], WebhookRespons
             if isinstance(error, ConfigurationError)
             else (type(error).__name__)
         )
-        log.event("refused", status=response.status, inbox=inbox, why=why)
+        log.event("refused", status=response.status, inbox=inbox, why=why, request=_request_id())
     except Exception:
         if not headers:
             raise
@@ -339,6 +342,12 @@ def respond(inbox: str | None, handle: Callable[[WebhookRequest], WebhookRespons
         status_code=response.status,
         headers={"Content-Type": response.content_type, **headers, **response.headers},
     )
+
+
+def _request_id() -> str | None:
+    """The gateway's id of the current request, for its access log names it, too."""
+    context = cast(Request, app.current_request).to_original_event().get("requestContext", {})
+    return cast(str | None, context.get("requestId"))
 
 
 def _after(error: Exception) -> dict[str, str]:
@@ -368,4 +377,5 @@ def translate(request: Request) -> WebhookRequest:
         body=body,
         received_at=datetime.fromtimestamp(arrived / 1000, UTC) if arrived else now(),
         source_ip=context.get("identity", {}).get("sourceIp", ""),
+        id=context.get("requestId") or "",
     )

@@ -46,19 +46,23 @@ def _succeeds(
     delay: Callable[[str, float], None],
 ) -> bool:
     tries = int(record["attributes"].get("ApproximateReceiveCount", "1"))
+    message, place = None, None
     try:
-        work(json.loads(record["body"])["message_id"])
+        message = str(json.loads(record["body"])["message_id"])
+        work(message)
     except RetryableError as error:
         wait, why = backoff_seconds(tries, error.retry_after_seconds), str(error)
     except Exception as error:  # noqa: BLE001  # one message's fault is not its neighbours'
-        wait, why = backoff_seconds(tries, None), type(error).__name__
+        wait, why, place = backoff_seconds(tries, None), type(error).__name__, log.place(error)
     else:
         return True
-    log.event("retrying", tries=tries, wait_seconds=round(wait), why=why)
+    log.event(
+        "retrying", message=message, tries=tries, wait_seconds=round(wait), why=why, place=place
+    )
     try:
         delay(record["receiptHandle"], wait)
     except Exception as error:  # noqa: BLE001  # it comes back all the same, when it is visible again
-        log.event("delay.failed", why=type(error).__name__)
+        log.event("delay.failed", message=message, why=type(error).__name__)
     return False
 
 

@@ -146,7 +146,14 @@ class Deliverer(Worker):
             failure=None,
             untold=note,
         )
-        self.report("delivered", message=message.id, inbox=message.inbox)
+        self.report(
+            "delivered",
+            message=message.id,
+            inbox=message.inbox,
+            channel=message.channel.value,
+            conversation=message.conversation_id,
+            latency_ms=self._latency_ms(message),
+        )
         if note:
             self.store.enqueue_note(claim.noun)
 
@@ -201,8 +208,8 @@ class Deliverer(Worker):
             if error.uncertain and not connector.capabilities.resends_safely:
                 raise RejectedError(notes.MAY_HAVE_ARRIVED) from error
             raise
-        self.report("sent", message=piece.id, inbox=piece.inbox)
-        whole = piece.id.partition("-")[0]
+        whole, _, number = piece.id.partition("-")
+        self.report("sent", message=whole, inbox=piece.inbox, piece=number or None)
         if connector.capabilities.receipts:
             self.store.remember(Sent(inbox=piece.inbox, external_id=provider_id, message_id=whole))
         if connector.capabilities.threads and piece.conversation_id:
@@ -335,7 +342,15 @@ class Deliverer(Worker):
 
     def _undelivered(self, claim: Claim, why: str) -> None:
         claim.finish(Step.FAILED, failure=why, untold=notes.undelivered(why, self._agents_language))
-        self.report("undelivered", message=claim.noun.message.id, why=why)
+        message = claim.noun.message
+        self.report(
+            "undelivered",
+            message=message.id,
+            inbox=message.inbox,
+            channel=message.channel.value,
+            conversation=message.conversation_id,
+            why=why,
+        )
         self.store.enqueue_note(claim.noun)
 
 

@@ -121,7 +121,7 @@ class Errands(Worker):
                 take(found)
             if page.cursor and page.cursor != cursor.noun.value:
                 self.store.commit(cursor.change(value=page.cursor))
-            self.report("fetched", inbox=notice.inbox, count=len(page.found))
+            self.report("fetched", errand=notice.id, inbox=notice.inbox, count=len(page.found))
             if not page.more:
                 return
         raise RetryableError("there is more to fetch", retry_after_seconds=0)

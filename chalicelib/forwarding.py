@@ -63,7 +63,13 @@ class Forwarder(Worker):
         outbound = claim.noun.message.direction is Direction.OUTBOUND
         step = claim.noun.step if outbound else Step.FAILED
         claim.finish(step, failure=claim.noun.failure if outbound else why, untold=None)
-        self.report("forward.rejected", message=claim.noun.message.id, why=without_words(why))
+        self.report(
+            "forward.rejected",
+            message=claim.noun.message.id,
+            inbox=claim.noun.message.inbox,
+            conversation=claim.noun.message.conversation_id,
+            why=without_words(why),
+        )
 
     def _forward(self, claim: Claim, *, again: bool) -> None:
         message = self.with_files(claim.noun.message)
@@ -78,7 +84,19 @@ class Forwarder(Worker):
             self._note_where_it_left(message, conversation, ticket, again=again)
         self._finish_joined(claim.noun)  # before the message: nobody looks at them after it
         claim.finish(Step.DONE, message=_without_bytes(message))
-        self.report("forwarded", message=message.id, ticket=ticket.id)
+        self._report_forwarded(claim.noun, ticket=ticket.id)
+
+    def _report_forwarded(self, stored: Stored, **more: str) -> None:
+        message = stored.message
+        self.report(
+            "forwarded",
+            message=message.id,
+            inbox=message.inbox,
+            channel=message.channel.value,
+            conversation=message.conversation_id,
+            latency_ms=self._latency_ms(message),
+            **more,
+        )
 
     def _note(
         self, stored: Stored, ticket: Ticket, conversation: Conversation, *, again: bool
@@ -260,7 +278,7 @@ class Forwarder(Worker):
                 bare = _without_bytes(self.with_files(held.noun.message))
                 with suppress(ConflictError):  # the schedule looked at it: once more
                     self.store.commit(held.change(step=Step.DONE, message=bare, claimed_until=None))
-                    self.report("forwarded", message=line_id, along=stored.message.id)
+                    self._report_forwarded(held.noun, along=stored.message.id)
 
     # Files
 

@@ -56,7 +56,7 @@ class Mover(Worker):
         )
         self._say_where(old, notes.moved(ticket, language), conversation, f"{key}-left")
         forwarder.settle(ticket, first, conversation)  # last: until then, a repeat does it all
-        self.report("moved", conversation=conversation.id, ticket=ticket.id)
+        self.report("moved", message=first.id, conversation=conversation.id, ticket=ticket.id)
         return ticket
 
     def _say_where(self, old: Ticket, note: str, conversation: Conversation, key: str) -> None:
@@ -65,7 +65,8 @@ class Mover(Worker):
                 old.id, note, conversation, idempotency_key=key, again=True
             )
         except RejectedError as error:  # the old one is gone: that is why it moves, perhaps
-            self.report("unnoted", ticket=old.id, why=without_words(str(error)))
+            why = without_words(str(error))
+            self.report("unnoted", conversation=conversation.id, ticket=old.id, why=why)
 
 
 def _lines(said: list[Message]) -> list[str]:

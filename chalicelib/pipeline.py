@@ -93,7 +93,7 @@ class Pipeline(Worker):
             return connector.acknowledge(())
         messages = [item for item in found if isinstance(item, Message)]
         until = self._respond_until(connector, messages, request)
-        stored = [self._store(message, until) for message in messages]
+        stored = [self._store(message, until, request.id) for message in messages]
         for item in found:
             if not isinstance(item, Message):
                 self._keep(item)
@@ -109,7 +109,9 @@ class Pipeline(Worker):
             raise NotFoundError(f"no inbox {name}")
         return self.deployment.inbox(name)
 
-    def _store(self, message: Message, until: datetime | None = None) -> Held[Stored]:
+    def _store(
+        self, message: Message, until: datetime | None = None, request: str = ""
+    ) -> Held[Stored]:
         held, new = self.store.add(message, claimed_until=until)
         self.report(
             "accepted" if new else "redelivered",
@@ -118,6 +120,8 @@ class Pipeline(Worker):
             direction=message.direction.value,
             kind=message.kind.value,
             message=message.id,
+            conversation=message.conversation_id,
+            request=request or None,
         )
         return held
 
@@ -143,7 +147,14 @@ class Pipeline(Worker):
                 body=request.body,
             )
         )
-        self.report("quarantined", inbox=inbox, quarantine=identity_, new=new, why=reason)
+        self.report(
+            "quarantined",
+            inbox=inbox,
+            quarantine=identity_,
+            new=new,
+            why=reason,
+            request=request.id or None,
+        )
 
     def retry_quarantined(self, quarantine_id: str) -> int:
         """Read a quarantined request with today's code; returns how many items it held.
@@ -404,6 +415,8 @@ class Pipeline(Worker):
     def tick(self) -> None:
         """Drive again what should be finished by now, and tell agents of replies that are late."""
         now = self.clock()
+        if waiting := len(self.store.unfinished()):
+            self.report("backlog", messages=waiting)
         for stored_id in self.store.stuck(now):
             held = self.store.item(stored_id)
             if held and not held.noun.finished and self.store.postpone(held):
@@ -445,10 +458,20 @@ class Pipeline(Worker):
             )
         except (DeliveryError, ConfigurationError, NotFoundError) as error:
             why = without_words(str(error))
-            self.report("overdue.untold", conversation=conversation.id, why=why)
+            self._report_late("overdue.untold", conversation, why=why)
             return
         self.store.amend(conversation.id, conversations.overdue)
-        self.report("overdue", conversation=conversation.id)
+        self._report_late("overdue", conversation)
+
+    def _report_late(self, event: str, conversation: Conversation, why: str | None = None) -> None:
+        first, ticket = conversation.first_message_id, conversation.ticket
+        self.report(
+            event,
+            message=first,
+            conversation=conversation.id,
+            ticket=ticket.id if ticket else None,
+            why=why,
+        )
 
 
 def _reference_to(message: Message, provider_id: str) -> Reference:

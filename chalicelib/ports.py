@@ -45,6 +45,8 @@ class WebhookRequest:
     path_secret: str = ""
     #: The ARN of the AWS service that handed us this as an event: nothing over HTTP can set it.
     event_source: str = ""
+    #: The gateway's own id of the request: what the log calls a request that has no message yet.
+    id: str = ""
 
     def header(self, name: str) -> str:
         """The one value of a header, or ''. SignatureError when it is repeated."""

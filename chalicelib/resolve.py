@@ -309,6 +309,8 @@ class Resolver(Worker):
         self.report(
             "resolved",
             message=message.id,
+            inbox=message.inbox,
+            channel=message.channel.value,
             outcome=verdict.outcome.value,
             rule=verdict.rule,
             score=verdict.score,

@@ -200,6 +200,10 @@ class Store:
         keys = (k for n in range(BUCKETS) for k in self._table.due(f"message#{n}", sortable(now)))
         return [sk for _, sk in keys]
 
+    def unfinished(self) -> list[str]:
+        """Ids of the messages and errands on their way, the oldest hundreds of them."""
+        return self.stuck(datetime.max.replace(tzinfo=UTC))
+
     def overdue(self, now: datetime) -> list[Held[Conversation]]:
         """Conversations whose first reply should have been given by now."""
         keys = [k for n in range(BUCKETS) for k in self._table.due(f"reply#{n}", sortable(now))]

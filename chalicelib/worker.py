@@ -74,6 +74,10 @@ class Worker:
         self.report("claimed", message=held.noun.message.id)
         return Claim(self.store, claimed, self.report)
 
+    def _latency_ms(self, message: Message) -> int:
+        """How long ago it came to us."""
+        return round((self.clock() - message.received_at).total_seconds() * 1000)
+
     def _conversation(self, message: Message) -> Conversation:
         held = self.store.conversation(message.conversation_id or "")
         if held is None:
