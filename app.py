@@ -278,6 +278,9 @@ def on_sns_message(event: Any) -> None:
                 pipeline().accept(inbox, request)
             except WebhookError as error:  # again would be the same; whatever else is raised is not
                 log.event("refused", inbox=inbox, why=type(error).__name__, request=request.id)
+            except Exception as error:  # noqa: BLE001  # Lambda would log what it says
+                _log_failure(error, inbox=inbox, request=request.id)
+                raise RuntimeError("SNS has to hand it over again") from None
 
 
 def _inboxes_under(topic_arn: str) -> list[str]:
@@ -331,12 +334,9 @@ def respond(inbox: str | None, handle: Callable[[WebhookRequest], WebhookRespons
             else (type(error).__name__)
         )
         log.event("refused", status=response.status, inbox=inbox, why=why, request=_request_id())
-    except Exception:
-        if not headers:
-            raise
-        # As Chalice would, but with the headers: else the browser keeps the status from its page.
-        app.log.exception("Caught exception for a hosted channel")
+    except Exception as error:  # noqa: BLE001  # Chalice would log what it says: a customer's words, perhaps
         response = WebhookResponse(status=500)
+        _log_failure(error, inbox=inbox, request=_request_id())
     return Response(
         body=response.body,
         status_code=response.status,
@@ -348,6 +348,12 @@ def _request_id() -> str | None:
     """The gateway's id of the current request, for its access log names it, too."""
     context = cast(Request, app.current_request).to_original_event().get("requestContext", {})
     return cast(str | None, context.get("requestId"))
+
+
+def _log_failure(error: Exception, *, inbox: str | None, request: str | None) -> None:
+    """What we did not expect, by its kind and place."""
+    why, place = type(error).__name__, log.place(error)
+    log.event("failed", inbox=inbox, request=request, why=why, place=place)
 
 
 def _after(error: Exception) -> dict[str, str]:

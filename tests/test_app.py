@@ -480,3 +480,33 @@ def test_a_queue_gets_back_what_failed_and_hides_it_for_a_while(calls: list[str]
     event["Records"][0]["receiptHandle"] = received["ReceiptHandle"]
     assert run(app.forward, event) == {"batchItemFailures": [{"itemIdentifier": "sqs-0"}]}
     assert "ChangeMessageVisibility" in calls
+
+
+# What the log says of a request
+
+
+def test_a_refused_request_is_named_by_the_gateways_id(events: list[dict[str, Any]]) -> None:
+    sent = simulators.twilio(TWILIO | {"token": "wrong"}, "+15550001111", "canary-text")
+    event = event_of(sent)
+    event["requestContext"]["requestId"] = "gateway-1"
+    assert call(sent, requestContext=event["requestContext"])["statusCode"] == 401
+    [line] = events
+    assert (line["event"], line["request"], line["inbox"]) == ("refused", "gateway-1", "sms")
+
+
+def test_a_fault_of_ours_is_answered_500_and_told_by_its_place_alone(
+    events: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def break_down(*_: Any, **__: Any) -> Any:
+        raise KeyError("canary-text")
+
+    monkeypatch.setattr(app.pipeline().store, "add", break_down)
+    sent = simulators.twilio(TWILIO, "+15550001111", "canary-text")
+    assert call(sent)["statusCode"] == 500
+    assert (events[-1]["event"], events[-1]["why"]) == ("failed", "KeyError")
+    assert events[-1]["place"].startswith("test_app.py:")
+    printed = "".join(capfd.readouterr())
+    assert "canary-text" not in printed
+    assert "+15550001111" not in printed
