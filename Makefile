@@ -40,8 +40,8 @@ types: setup
 	$(BIN)/mypy
 
 package: setup
-	$(BIN)/python -m infra.package dev build/out
-	$(BIN)/python -m infra.runtime_check build/out
+	$(BIN)/askonce package
+	$(BIN)/python -m infra.runtime_check build/out dev
 
 check: lint types test package
 

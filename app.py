@@ -42,6 +42,16 @@ INBOUND_TOPIC = f"{PREFIX}-inbound"
 LEASE_MARGIN_SECONDS = 2.0
 
 app = Chalice(app_name="askonce")
+
+
+def part(name: str) -> Chalice:
+    """The app, where this stack has that part of it; else one that nobody asks."""
+    parts = os.environ.get("ASKONCE_PARTS", "core edge").split()
+    return app if name in parts else Chalice(app_name=app.app_name)
+
+
+#: The edge takes webhooks, in any number of stacks; the core, in one, has all the workers.
+edge, core = part("edge"), part("core")
 # These arrive as base64, undecoded. Never text/xml: Chalice answers no text in a binary type.
 app.api.binary_types = ["multipart/form-data", "message/rfc822", "application/octet-stream"]
 
@@ -97,13 +107,13 @@ def now() -> datetime:
 # From the channels
 
 
-@app.route("/webhooks/{inbox}", methods=["GET", "POST"], content_types=["*/*"])
+@edge.route("/webhooks/{inbox}", methods=["GET", "POST"], content_types=["*/*"])
 def webhook(inbox: str) -> Response:
     """A provider's webhook, or its set-up probe."""
     return respond(inbox, lambda request: pipeline().accept(inbox, request))
 
 
-@app.route("/webhooks/{inbox}/{secret}", methods=["GET", "POST"], content_types=["*/*"])
+@edge.route("/webhooks/{inbox}/{secret}", methods=["GET", "POST"], content_types=["*/*"])
 def secret_webhook(inbox: str, secret: str) -> Response:
     """The webhook of a provider that signs nothing: its address is the secret."""
     return respond(
@@ -111,7 +121,7 @@ def secret_webhook(inbox: str, secret: str) -> Response:
     )
 
 
-@app.route("/webchat/{inbox}/messages", methods=["GET", "POST", "OPTIONS"], content_types=["*/*"])
+@edge.route("/webchat/{inbox}/messages", methods=["GET", "POST", "OPTIONS"], content_types=["*/*"])
 def webchat_messages(inbox: str) -> Response:
     """What a visitor says, and what a visitor reads; reading waits, when asked to (a long poll)."""
 
@@ -140,13 +150,13 @@ def _number(request: WebhookRequest, name: str) -> int:
     return int(text)
 
 
-@app.route("/webchat/{inbox}/session", methods=["POST", "OPTIONS"], content_types=["*/*"])
+@edge.route("/webchat/{inbox}/session", methods=["POST", "OPTIONS"], content_types=["*/*"])
 def webchat_session(inbox: str) -> Response:
     """A visitor's token."""
     return respond(inbox, lambda request: pipeline().page(inbox, "session", request))
 
 
-@app.route("/webchat/{inbox}/uploads", methods=["POST", "OPTIONS"], content_types=["*/*"])
+@edge.route("/webchat/{inbox}/uploads", methods=["POST", "OPTIONS"], content_types=["*/*"])
 def webchat_uploads(inbox: str) -> Response:
     """Where a visitor may put a file."""
 
@@ -158,7 +168,7 @@ def webchat_uploads(inbox: str) -> Response:
     return respond(inbox, handle)
 
 
-@app.route("/webchat/{inbox}/signals", methods=["POST", "OPTIONS"], content_types=["*/*"])
+@edge.route("/webchat/{inbox}/signals", methods=["POST", "OPTIONS"], content_types=["*/*"])
 def webchat_signals(inbox: str) -> Response:
     """A visitor is typing, or has read."""
 
@@ -170,7 +180,7 @@ def webchat_signals(inbox: str) -> Response:
     return respond(inbox, handle)
 
 
-@app.route("/webchat/{inbox}/widget.js", methods=["GET"])
+@edge.route("/webchat/{inbox}/widget.js", methods=["GET"])
 def webchat_widget(inbox: str) -> Response:
     """The widget."""
     return respond(inbox, lambda request: pipeline().page(inbox, "widget.js", request))
@@ -179,7 +189,7 @@ def webchat_widget(inbox: str) -> Response:
 # From your own system
 
 
-@app.route("/contacts", methods=["POST"], content_types=["*/*"])
+@edge.route("/contacts", methods=["POST"], content_types=["*/*"])
 def contacts() -> Response:
     """Which addresses are one customer's: signed as Standard Webhooks, 404 where not configured."""
 
@@ -205,7 +215,7 @@ def contacts() -> Response:
 # From the helpdesks
 
 
-@app.route("/replies/{helpdesk}", methods=["POST", "HEAD"], content_types=["*/*"])
+@edge.route("/replies/{helpdesk}", methods=["POST", "HEAD"], content_types=["*/*"])
 def replies(helpdesk: str) -> Response:
     """A helpdesk's webhook: an agent answered, or closed a ticket.
 
@@ -216,7 +226,7 @@ def replies(helpdesk: str) -> Response:
     return respond(None, lambda request: pipeline().accept_reply(helpdesk, request))
 
 
-@app.route("/replies/{helpdesk}/{secret}", methods=["POST"], content_types=["*/*"])
+@edge.route("/replies/{helpdesk}/{secret}", methods=["POST"], content_types=["*/*"])
 def secret_replies(helpdesk: str, secret: str) -> Response:
     """The webhook of a helpdesk that signs nothing: its address is the secret."""
     return respond(
@@ -228,7 +238,7 @@ def secret_replies(helpdesk: str, secret: str) -> Response:
 # Workers
 
 
-@app.on_dynamodb_record(stream_arn=STREAM_ARN, batch_size=10)
+@core.on_dynamodb_record(stream_arn=STREAM_ARN, batch_size=10)
 def on_stored(event: Any) -> dict[str, Any]:
     """The table's stream: every message once it is stored."""
     from chalicelib.items import new_item
@@ -249,19 +259,19 @@ def on_stored(event: Any) -> dict[str, Any]:
     return {"batchItemFailures": failures}
 
 
-@app.on_sqs_message(queue=FORWARD_QUEUE, batch_size=10)
+@core.on_sqs_message(queue=FORWARD_QUEUE, batch_size=10)
 def forward(event: Any) -> dict[str, Any]:
     """The queue to the helpdesk."""
     return work_through(event, FORWARD_QUEUE, pipeline().forward)
 
 
-@app.on_sqs_message(queue=DELIVER_QUEUE, batch_size=10)
+@core.on_sqs_message(queue=DELIVER_QUEUE, batch_size=10)
 def deliver(event: Any) -> dict[str, Any]:
     """The queue to the channels."""
     return work_through(event, DELIVER_QUEUE, pipeline().deliver)
 
 
-@app.on_sns_message(topic=INBOUND_TOPIC)
+@core.on_sns_message(topic=INBOUND_TOPIC)
 def on_sns_message(event: Any) -> None:
     """A topic of ours: each inbox under it takes what SNS would have posted, on IAM's word."""
     for record in event.to_dict()["Records"]:
@@ -294,7 +304,7 @@ def _inboxes_under(topic_arn: str) -> list[str]:
     ]
 
 
-@app.schedule(Rate(1, unit=Rate.MINUTES))
+@core.schedule(Rate(1, unit=Rate.MINUTES))
 def tick(event: Any) -> None:
     """Once a minute."""
     pipeline().tick()

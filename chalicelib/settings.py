@@ -192,7 +192,7 @@ def plugin_settings(model: type[P], values: Mapping[str, Any], reader: Callable[
     faults: list[str] = []
     resolved: dict[str, Any] = {}
     for key, value in values.items():
-        if _is_secret(model, key) and not _is_reference(value):
+        if _is_secret(model, key) and not is_reference(value):
             faults.append(
                 f"{key} must be a reference: env:NAME, ssm:/path, secretsmanager:name#key"
             )
@@ -223,9 +223,9 @@ def _mentions_secret(annotation: Any) -> bool:
     return annotation is SecretStr or any(_mentions_secret(a) for a in get_args(annotation))
 
 
-def _is_reference(value: Any) -> bool:
+def is_reference(value: Any) -> bool:
     if isinstance(value, list):
-        return bool(value) and all(_is_reference(v) for v in value)
+        return bool(value) and all(is_reference(v) for v in value)
     return isinstance(value, str) and value.startswith(_REFERENCES)
 
 

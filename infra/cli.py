@@ -274,6 +274,28 @@ def check(config: Path) -> None:
 
 
 @main.command()
+@click.option(
+    "--stage", "stages", multiple=True, help="One of .chalice/config.json's; all, if none."
+)
+@config_option
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default="build/out")
+@click.option("--architecture", type=click.Choice(["x86_64", "arm64"]), help="Of these stages.")
+@click.option("--code", metavar="s3://BUCKET/KEY", help="Where the zip will lie, for Terraform.")
+@plain_errors
+def package(
+    stages: tuple[str, ...], config: Path, out: Path, architecture: str | None, code: str | None
+) -> None:
+    """Package stages for AWS: one zip, and a CloudFormation template for each stage."""
+    from infra import package
+
+    asked = package.Asked(stages, out, config.resolve(), architecture, code)
+    found = [f"{fault}" for fault in package.package(asked)]
+    if found:
+        raise ConfigurationError("\n".join(found))
+    click.echo("no faults")
+
+
+@main.command()
 def schema() -> None:
     """Print the JSON Schema of messages, version 1."""
     from chalicelib.schema import json_schema

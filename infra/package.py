@@ -1,69 +1,194 @@
-"""Stage, validate, package, check: `python -m infra.package STAGE OUTDIR`.
+"""What goes on AWS: `askonce package`, or `python -m infra.package`.
 
-Chalice packs only app.py, chalicelib/ and vendor/, so the project is staged in build/stage with
-connectors/ and askonce.toml under vendor/. boto3 and what only it needs stay out: Lambda has them,
-and the lock resolved everything else against the same release.
+One zip, and a template beside it for every stage of .chalice/config.json: a stage is a stack. The
+core's has table, queues, bucket and workers; those of the edge have an API for the inboxes they
+name; one may have both. Chalice packs only app.py, chalicelib/ and vendor/, so the project is
+staged in build/stage with connectors/ and askonce.toml under vendor/.
 """
 
-import argparse
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+import click
 
 from chalicelib import settings
 from chalicelib.bedrock import plain_name
+from chalicelib.errors import ConfigurationError
+from infra import artefact, template
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGED = ROOT / "build" / "stage"
-IN_LAMBDA = {"boto3", "botocore", "s3transfer"}
+OUT = ROOT / "build" / "out"
 #: Otherwise Python's caches end in the zip, and change its hash from run to run.
 ENVIRONMENT = {"AWS_DEFAULT_REGION": "us-east-1", "PYTHONDONTWRITEBYTECODE": "1"}
+ARCHITECTURES = ("x86_64", "arm64")
+#: Part of a deployment -> what infra/ says of it. Every stack is told where the rest is.
+PARTS = {
+    "core": ("resources.yaml", "overrides.yaml", "security.yaml", "ses.yaml", "watching.yaml"),
+    "edge": ("edge.yaml", "edge_watching.yaml"),
+}
+SHARED = ("shared.yaml",)
+
+Say = Callable[[str], Any]
 
 
-def stage(root: Path = ROOT, staged: Path = STAGED) -> Path:
+@dataclass(frozen=True)
+class Asked:
+    """What to package."""
+
+    stages: Sequence[str]
+    out: Path = OUT
+    config: Path = ROOT / "askonce.toml"
+    #: In place of what .chalice/config.json says.
+    architecture: str | None = None
+    #: Where the zip will lie, s3://bucket/key; beside the template if None.
+    code: str | None = None
+
+    @property
+    def staged(self) -> Path:
+        """What Chalice packs, laid out as it wants it."""
+        return self.out.parent / "stage"
+
+
+def package(asked: Asked, say: Say = click.echo) -> list[str]:
+    """The zip and the templates are in `out`; what is wrong with them, a line each.
+
+    ConfigurationError for a stage or a setting that cannot be packaged.
+    """
+    configured = stages(asked)
+    _demand_good_settings(asked.config)
+    stage(asked)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    found: list[str] = []
+    for architecture in sorted({architecture_of(own) for own in configured.values()}):
+        theirs = {n: own for n, own in configured.items() if architecture_of(own) == architecture}
+        found += _package_for(architecture, theirs, asked, say)
+    return found
+
+
+def _package_for(
+    architecture: str, configured: Mapping[str, Any], asked: Asked, say: Say
+) -> Iterator[str]:
+    """One zip, and its stages' templates; what is wrong with them."""
+    zip_ = asked.out / f"askonce-{architecture}.zip"
+    packed: bytes | None = None
+    for name, own in configured.items():
+        with tempfile.TemporaryDirectory() as temporary:
+            made = Path(temporary)
+            _by_chalice(asked.staged, name, parts_of(own), made)
+            whole = template.importing(template.read(made / "sam.yaml"))
+            content = (made / "deployment.zip").read_bytes()
+            if packed is None:
+                artefact.finish(made / "deployment.zip", zip_)
+                say(f"{zip_}: {zip_.stat().st_size / 1e6:.1f} MB")
+                yield from artefact.faults(zip_, _ours(asked.config), architecture)
+        packed = packed or content
+        if content != packed:
+            yield f"{name}: Chalice packed something else than for the stages before"
+        for function in template.functions(whole).values():
+            function["CodeUri"] = asked.code or f"./{zip_.name}"
+        template.write(whole, asked.out / f"{name}.yaml")
+        say(f"{asked.out / name}.yaml: {' and '.join(parts_of(own))}")
+        yield from (f"{name}: {fault}" for fault in template.faults(whole))
+
+
+# Stages
+
+
+def stages(asked: Asked) -> dict[str, dict[str, Any]]:
+    """{name: what .chalice/config.json says of it}; all, if none is asked for."""
+    known = json.loads((ROOT / ".chalice" / "config.json").read_text(encoding="utf-8"))["stages"]
+    for name in asked.stages:
+        if name not in known:
+            raise ConfigurationError(
+                f"there is no stage {name} in .chalice/config.json: it has {', '.join(known)}"
+            )
+    return {
+        name: own | ({"lambda_architecture": asked.architecture} if asked.architecture else {})
+        for name, own in known.items()
+        if name in asked.stages or not asked.stages
+    }
+
+
+def architecture_of(own: Mapping[str, Any]) -> str:
+    return str(own.get("lambda_architecture", ARCHITECTURES[0]))
+
+
+def parts_of(own: Mapping[str, Any]) -> list[str]:
+    """The parts that a stage has. ConfigurationError for one that we do not know."""
+    parts = str(own.get("environment_variables", {}).get("ASKONCE_PARTS", "core edge")).split()
+    for part in parts:
+        if part not in PARTS:
+            raise ConfigurationError(
+                f".chalice/config.json: ASKONCE_PARTS names {part}: it is core, edge, or both"
+            )
+    return parts
+
+
+def _demand_good_settings(config: Path) -> None:
+    """ConfigurationError with a line for each fault; secrets are not read."""
+    from infra.local.localise import faults_of_shape
+
+    if found := faults_of_shape(settings.read(config)):
+        raise ConfigurationError("\n".join(f"{config.name}: {fault}" for fault in found))
+
+
+# Staging
+
+
+def stage(asked: Asked) -> None:
     """A fresh copy of what goes on AWS, laid out as Chalice wants it."""
+    staged = asked.staged
     no_caches = shutil.ignore_patterns("__pycache__", "*.pyc")
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
-    shutil.copy(root / "app.py", staged)
-    shutil.copytree(root / "chalicelib", staged / "chalicelib", ignore=no_caches)
-    shutil.copytree(root / "connectors", staged / "vendor" / "connectors", ignore=no_caches)
-    shutil.copy(root / "askonce.toml", staged / "vendor")
-    if name := faq_file(root):
+    shutil.copy(ROOT / "app.py", staged)
+    shutil.copytree(ROOT / "chalicelib", staged / "chalicelib", ignore=no_caches)
+    shutil.copytree(ROOT / "connectors", staged / "vendor" / "connectors", ignore=no_caches)
+    shutil.copy(asked.config, staged / "vendor" / "askonce.toml")
+    if name := faq_file(asked.config):
         (staged / "vendor" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(root / name, staged / "vendor" / name)
+        shutil.copy(asked.config.parent / name, staged / "vendor" / name)
     shutil.copytree(
-        root / ".chalice", staged / ".chalice", ignore=shutil.ignore_patterns("deploy*")
+        ROOT / ".chalice", staged / ".chalice", ignore=shutil.ignore_patterns("deploy*")
     )
-    allow_models(staged / ".chalice", settings.read(root / "askonce.toml"))
-    lock = (root / "requirements.txt").read_text(encoding="utf-8")
-    (staged / "requirements.txt").write_text(without(lock, IN_LAMBDA), encoding="utf-8")
-    (staged / "merge.yaml").write_text(yaml.safe_dump(_merged(root)), encoding="utf-8")
-    return staged
+    _complete(staged / ".chalice" / "config.json", asked)
+    allow_models(staged / ".chalice", settings.read(asked.config))
+    shutil.copy(ROOT / "requirements.txt", staged)
 
 
-def faq_file(root: Path) -> str | None:
-    """The FAQ's file as askonce.toml names it. SystemExit if it lies elsewhere."""
-    document = tomllib.loads((root / "askonce.toml").read_text(encoding="utf-8"))
+def _complete(path: Path, asked: Asked) -> None:
+    """What all stages have in common stands at the top in ours, and in each of them for Chalice."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    common = config.pop("lambda_functions")
+    config["stages"] = {
+        name: {"lambda_functions": common} | own for name, own in stages(asked).items()
+    }
+    path.write_text(json.dumps(config, indent=2), encoding="utf-8")
+
+
+def faq_file(config: Path) -> str | None:
+    """The FAQ's file as the configuration names it. ConfigurationError if it lies elsewhere."""
+    document = tomllib.loads(config.read_text(encoding="utf-8"))
     name: str | None = document.get("faq", {}).get("file")
-    beside = name and (root / name).resolve().is_relative_to(root.resolve())
+    folder = config.parent.resolve()
+    beside = name and (folder / name).resolve().is_relative_to(folder)
     if name and (not beside or Path(name).is_absolute()):
-        sys.exit(f"askonce.toml: faq.file {name} must lie beside it to be packaged")
+        raise ConfigurationError(
+            f"{config.name}: faq.file {name} must lie beside it to be packaged"
+        )
     return name
 
 
-#: The functions that compare with time to spare: the stream's, the one that drives the stuck, and
-#: the one that carries out corrections.
+#: The functions that compare with time to spare: the stream's, and the one that drives the stuck.
 _COMPARING = ("policy-on_stored.json", "policy-forward.json", "policy-tick.json")
 
 
@@ -98,129 +223,52 @@ def _arns(model: str, region: str | None) -> Iterator[str]:
         yield f"arn:${{AWS::Partition}}:bedrock:*::foundation-model/{plain}"
 
 
-def without(lock: str, names: set[str]) -> str:
-    """A lock file without some packages and their hashes."""
-    entries = re.split(r"^(?=[A-Za-z0-9])", lock, flags=re.MULTILINE)
-    return "".join(e for e in entries if re.split(r"[=\s\[]", e, maxsplit=1)[0] not in names)
-
-
-def _merged(root: Path) -> dict[str, Any]:
-    """Chalice takes one template to merge: ours are merged first, the later wins."""
-    from chalice.package import TemplateDeepMerger, YAMLTemplateSerializer
-
-    merged: dict[str, Any] = {}
-    for name in ("resources.yaml", "overrides.yaml"):
-        text = (root / "infra" / name).read_text(encoding="utf-8")
-        part = YAMLTemplateSerializer().load_template(text, name)
-        merged = TemplateDeepMerger().merge(part, merged)
-    return merged
-
-
-def package(stage_name: str, out: Path, staged: Path = STAGED) -> None:
-    """The template and the zip of one stage, in `out`. `chalice package` does not validate."""
+def _by_chalice(staged: Path, name: str, parts: Sequence[str], made: Path) -> None:
+    """Chalice's template and zip of one stage. `chalice package` by itself does not validate."""
+    merge = staged / "merge.yaml"
+    said = [ROOT / "infra" / file for part in parts for file in PARTS[part]]
+    said += [ROOT / "infra" / file for file in SHARED]
+    template.write(template.merged(*(path for path in said if path.exists())), merge)
     validate = (
         "import sys; from chalice.cli.factory import CLIFactory as F; "
         "from chalice.deploy.validate import validate_configuration as v; "
         "v(F(sys.argv[1]).create_config_obj(sys.argv[2]))"
     )
-    chalice = Path(sys.executable).with_name("chalice")
-    _run(staged, sys.executable, "-c", validate, str(staged), stage_name)
+    chalice = str(Path(sys.executable).with_name("chalice"))
+    part = {"ASKONCE_PARTS": " ".join(parts)}
+    _run(staged, part, sys.executable, "-c", validate, str(staged), name)
     _run(
         staged,
-        *(str(chalice), "--project-dir", str(staged), "package", "--stage", stage_name),
-        *("--merge-template", str(staged / "merge.yaml"), str(out.resolve())),
+        part,
+        *(chalice, "--project-dir", str(staged), "package", "--stage", name),
+        *("--merge-template", str(merge), str(made)),
     )
 
 
-def _run(folder: Path, *command: str) -> None:
-    subprocess.run(command, check=True, cwd=folder, env={**os.environ, **ENVIRONMENT})  # noqa: S603  # our own commands
+def _run(folder: Path, environment: Mapping[str, str], *command: str) -> None:
+    done = subprocess.run(  # noqa: S603  # our own commands
+        command,
+        check=False,
+        cwd=folder,
+        env={**os.environ, **ENVIRONMENT, **environment},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise ConfigurationError(f"Chalice cannot package this:\n{done.stdout}{done.stderr}")
 
 
-def faults(out: Path, root: Path = ROOT) -> Iterator[str]:
-    """What is wrong with a packaged artefact, a line each."""
-    with zipfile.ZipFile(out / "deployment.zip") as packed:
-        names = set(packed.namelist())
-    ours = [p for d in ("chalicelib", "connectors") for p in (root / d).rglob("*")]
-    for path in ours:
-        name = path.relative_to(root).as_posix()
-        if path.is_file() and "__pycache__" not in name and name not in names:
-            yield f"{name} is not in the zip"
-    yield from (f"{name} must not be in the zip" for name in names if _is_foreign(name))
-    wanted_names = ["app.py", "askonce.toml", "wechatpy/__init__.py", "pydantic/__init__.py"]
-    for wanted in (*wanted_names, faq_file(root) or "askonce.toml"):
-        if wanted not in names:
-            yield f"{wanted} is not in the zip"
-    yield from _template_faults(template(out))
-
-
-def _is_foreign(name: str) -> bool:
-    top, _, _ = name.partition("/")
-    return top in (*IN_LAMBDA, "tests", "infra") or name.endswith(".pyc")
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML with CloudFormation's short forms, kept as {"!Tag": value}."""
-
-
-def _tagged(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> Any:
-    if isinstance(node, yaml.ScalarNode):
-        return {f"!{tag}": loader.construct_scalar(node)}
-    if isinstance(node, yaml.SequenceNode):
-        return {f"!{tag}": loader.construct_sequence(node, deep=True)}
-    return {f"!{tag}": loader.construct_mapping(node, deep=True)}  # type: ignore[arg-type]  # the last kind of node there is
-
-
-_Loader.add_multi_constructor("!", _tagged)
-
-
-def template(out: Path) -> Any:
-    """The packaged template; short forms of intrinsics as {"!Sub": ...}."""
-    text = (out / "sam.yaml").read_text(encoding="utf-8")
-    return yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader with harmless tags
-
-
-#: Event type -> what its source must say.
-_EVENTS: dict[str, dict[str, object]] = {
-    "SQS": {"FunctionResponseTypes": ["ReportBatchItemFailures"]},
-    "SNS": {"Topic": {"Fn::Sub": "${InboundTopic}"}},
-    "DynamoDB": {
-        "FunctionResponseTypes": ["ReportBatchItemFailures"],
-        "StartingPosition": "TRIM_HORIZON",
-        "BisectBatchOnFunctionError": True,
-    },
-}
-
-
-def _template_faults(packaged: Any) -> Iterator[str]:
-    """A misspelt override adds an event of its own without a type: it would be ignored on AWS."""
-    for name, resource in packaged["Resources"].items():
-        if resource.get("Type") != "AWS::Serverless::Function":
-            if "Type" not in resource:
-                yield f"{name} in overrides.yaml is no function of the app"
-            continue
-        for event_name, event in resource["Properties"].get("Events", {}).items():
-            if "Type" not in event:
-                yield f"{name}: the event {event_name} in overrides.yaml is none of the app's"
-            for key, wanted in _EVENTS.get(event.get("Type", ""), {}).items():
-                if event["Properties"].get(key) != wanted:
-                    yield f"{name}: {key} must be {wanted}"
-
-
-def main() -> None:
-    """Package one stage, and say what is wrong with the result."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage")
-    parser.add_argument("out", type=Path)
-    asked = parser.parse_args()
-    stage()
-    package(asked.stage, asked.out)
-    found = list(faults(asked.out))
-    for fault in found:
-        sys.stderr.write(fault + "\n")
-    size = (asked.out / "deployment.zip").stat().st_size
-    sys.stdout.write(f"{asked.out}: {size / 1e6:.1f} MB, {len(found)} faults\n")
-    sys.exit(1 if found else 0)
-
-
-if __name__ == "__main__":
-    main()
+def _ours(config: Path) -> set[str]:
+    """What of ours, and of what it rests on, must be in the zip."""
+    ours = {
+        path.relative_to(ROOT).as_posix()
+        for folder in ("chalicelib", "connectors")
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    faq = {faq_file(config)} - {None}
+    return (
+        ours
+        | {"app.py", "askonce.toml", "pydantic/__init__.py", "wechatpy/__init__.py"}
+        | {str(name) for name in faq}
+    )

@@ -1,6 +1,6 @@
-"""Run the packaged zip in AWS's own runtime client: `python -m infra.runtime_check OUTDIR`.
+"""Run the packaged zip in AWS's own runtime client: `python -m infra.runtime_check OUTDIR STAGE`.
 
-A clean environment: the unpacked zip, the runtime client and boto3, and none of this project's own
+A clean environment: the unpacked zip and the runtime client, and none of this project's own
 packages, so that a module missing from the zip shows. Each function of the template is started as
 Lambda starts it, and called once.
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
@@ -20,9 +20,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from infra.package import IN_LAMBDA, ROOT, template
+from infra import template
+from infra.artefact import SERVICES
+from infra.package import ROOT
 
-RUNTIME = {"awslambdaric", "simplejson", "snapshot-restore-py", *IN_LAMBDA}
+RUNTIME = {"awslambdaric", "simplejson", "snapshot-restore-py"}
 PATIENCE_SECONDS = 60
 #: What is imported only when it is needed, so that no start shows that it is there.
 LAZY = ("nh3", "opencc", "wechatpy.client", "jwt", "requests", "cryptography")
@@ -33,13 +35,16 @@ for package in (chalicelib, connectors):
         importlib.import_module(module.name)
 for name in {lazy!r}:
     importlib.import_module(name)
+from botocore.session import get_session
+for service in {services!r}:
+    get_session().create_client(service, region_name="us-east-1")
 from chalicelib.repeats import scores
 assert scores("where is my order", ["where is my order?"]) == [1.0]
 """
 
 
 def install_runtime(folder: Path) -> None:
-    """The runtime client and boto3, from the lock file, without anything they need."""
+    """The runtime client, from the lock file, without anything it needs."""
     lock = (ROOT / "requirements-dev.txt").read_text(encoding="utf-8")
     entries = re.split(r"^(?=[A-Za-z0-9])", lock, flags=re.MULTILINE)
     wanted = [e for e in entries if re.split(r"[=\s\[]", e, maxsplit=1)[0] in RUNTIME]
@@ -186,33 +191,27 @@ CALLS: dict[str, tuple[Any, Any]] = {
 }
 
 
-def faults(out: Path) -> list[str]:
-    """What does not run, a line each."""
+def faults(out: Path, stage: str) -> list[str]:
+    """What of a stage does not run, a line each."""
+    whole = template.read(out / f"{stage}.yaml")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         task = folder / "task"
-        with zipfile.ZipFile(out / "deployment.zip") as packed:
+        code = {function["CodeUri"] for function in template.functions(whole).values()}
+        with zipfile.ZipFile(out / code.pop()) as packed:
             packed.extractall(task)
         install_runtime(folder)
         env = environment(task, folder / "runtime")
         found = [_import_all(env, task)]
-        for name, handler in _handlers(out).items():
+        for name, function in template.functions(whole).items():
             if name in CALLS:
-                found.append(_call(name, handler, env, task))
+                found.append(_call(name, function["Handler"], env, task))
         return [fault for fault in found if fault]
-
-
-def _handlers(out: Path) -> dict[str, str]:
-    return {
-        name: resource["Properties"]["Handler"]
-        for name, resource in template(out)["Resources"].items()
-        if resource["Type"] == "AWS::Serverless::Function"
-    }
 
 
 def _import_all(env: dict[str, str], task: Path) -> str:
     done = subprocess.run(  # noqa: S603  # our own command
-        [sys.executable, "-S", "-c", _IMPORT_ALL.format(lazy=LAZY)],
+        [sys.executable, "-S", "-c", _IMPORT_ALL.format(lazy=LAZY, services=SERVICES)],
         cwd=task,
         env=env,
         capture_output=True,
@@ -231,7 +230,7 @@ def _call(name: str, handler: str, env: dict[str, str], task: Path) -> str:
 
 def main() -> None:
     """Check one packaged artefact."""
-    found = faults(Path(sys.argv[1]))
+    found = faults(Path(sys.argv[1]), sys.argv[2])
     for fault in found:
         sys.stderr.write(fault + "\n")
     sys.stdout.write(f"{sys.argv[1]}: {len(CALLS)} functions run, {len(found)} faults\n")

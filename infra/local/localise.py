@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from chalicelib.errors import ConfigurationError
-from chalicelib.settings import Deployment, Document, SecretReader
+from chalicelib.settings import Deployment, Document, SecretReader, is_reference
 from connectors.registry import CONNECTORS, HELPDESKS
 from infra.local.simulators.mail import sendgrid_public_key
 
@@ -161,6 +161,25 @@ def faults(document: Document) -> list[str]:
     local = Document.model_validate(localised(document, somewhere, outside_addresses(somewhere)))
     secrets_ = {**os.environ, **missing_secrets(document, {}), SMTP_ENVIRONMENT: "smtp://127.0.0.1"}
     return Deployment(local, CONNECTORS, HELPDESKS, NoTokens(), SecretReader(secrets_)).faults()
+
+
+def faults_of_shape(document: Document) -> list[str]:
+    """What is wrong with the configuration whatever its secrets are, a line each.
+
+    Where a secret would be read, something of the right shape stands, if we know that.
+    """
+    made = {reference: maker() for _, reference, maker in _references(document)}
+    found = Deployment(
+        document, CONNECTORS, HELPDESKS, NoTokens(), lambda name: made.get(name, "unknown")
+    ).faults()
+    unknown = {
+        f'{kind} "{name}": {key} '
+        for kind, plugins in (("inbox", document.inboxes), ("helpdesk", document.helpdesks))
+        for name, held in plugins.items()
+        for key, value in held.items()
+        if any(is_reference(one) and one not in made for one in _listed(value))
+    }
+    return [fault for fault in found if not fault.startswith(tuple(unknown))]
 
 
 class NoTokens:
