@@ -2,7 +2,7 @@
 
 Time-outs are chosen for the acknowledgement: WeChat waits five seconds. One DynamoDB call ends
 within `WORST_CALL_SECONDS`, whatever the network does: two tries of half a second to connect and
-one to read, and at most one second between them.
+one to read, and at most one second between them. The first try of a put may be a direct one.
 """
 
 import secrets
@@ -11,10 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
-from botocore.config import Config
-from botocore.exceptions import ClientError
-from botocore.session import get_session
-
+from chalicelib.direct import CONNECT_SECONDS, READ_SECONDS, DirectPut
 from chalicelib.errors import ConflictError, NotFoundError, RetryableError
 from chalicelib.ports import Item, Upload, UploadForm, Write
 
@@ -24,7 +21,10 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 WORST_CALL_SECONDS = 4.0
-_CONNECT_SECONDS, _READ_SECONDS, _TRIES = 0.5, 1.0, 2
+_TRIES = 2
+#: Called with service, operation and parameters before each call that is not the SDK's, which has
+#: hooks of its own.
+watchers: list[Callable[[str, str, Mapping[str, Any]], None]] = []
 #: Called with each new session of the SDK, by whoever must hear of every call.
 sessions: list[Callable[[Any], None]] = []
 
@@ -37,8 +37,11 @@ def client(
 
     It waits for an answer for that many seconds, so many times.
     """
+    from botocore.config import Config
+    from botocore.session import get_session
+
     # A long poll of SQS and an upload to S3 take longer than a put of one item.
-    seconds = seconds or (_READ_SECONDS if service == "dynamodb" else 25)
+    seconds = seconds or (READ_SECONDS if service == "dynamodb" else 25)
     session = get_session()
     for told in sessions:
         told(session)
@@ -46,7 +49,7 @@ def client(
         service,
         region_name=region,
         config=Config(
-            connect_timeout=min(_CONNECT_SECONDS, seconds),
+            connect_timeout=min(CONNECT_SECONDS, seconds),
             read_timeout=seconds,
             retries={"mode": "standard", "total_max_attempts": tries},
             account_id_endpoint_mode="disabled",
@@ -66,8 +69,9 @@ class DynamoTable:
     (ReturnValuesOnConditionCheckFailure).
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, direct: DirectPut | None = None) -> None:
         self.name = name
+        self._direct = direct
 
     @property
     def _client(self) -> "DynamoDBClient":
@@ -155,7 +159,21 @@ class DynamoTable:
             self._write_all(requests, writer)
 
     def _write_one(self, request: dict[str, Any], writer: str) -> None:
-        operation = self._client.put_item if "Item" in request else self._client.delete_item
+        if not self._direct or "Item" not in request:
+            self._write_by_sdk(self._client, request, writer)
+            return
+        for watch in watchers:
+            watch("dynamodb", "PutItem", request)
+        answer = self._direct(request)
+        if answer is None:  # that was the first try
+            self._write_by_sdk(client("dynamodb", tries=_TRIES - 1), request, writer)
+        elif answer:
+            _conflict_unless_ours([answer], writer)
+
+    def _write_by_sdk(self, sdk: "DynamoDBClient", request: dict[str, Any], writer: str) -> None:
+        from botocore.exceptions import ClientError
+
+        operation = sdk.put_item if "Item" in request else sdk.delete_item
         try:
             operation(**request)
         except ClientError as error:
@@ -166,6 +184,8 @@ class DynamoTable:
             _conflict_unless_ours([cast(Mapping[str, Any], error.response)], writer)
 
     def _write_all(self, requests: Sequence[dict[str, Any]], writer: str) -> None:
+        from botocore.exceptions import ClientError
+
         try:
             self._client.transact_write_items(
                 TransactItems=[{_operation(r): r} for r in requests],  # type: ignore[misc]  # a union that mypy cannot pick from
@@ -320,6 +340,8 @@ class S3Bucket:
         self._client.put_object(Bucket=self.name, Key=key, Body=content, ContentType=media_type)
 
     def get(self, key: str) -> bytes:
+        from botocore.exceptions import ClientError
+
         try:
             return self._client.get_object(Bucket=self.name, Key=key)["Body"].read()
         except ClientError as error:
