@@ -29,10 +29,11 @@ class Local:
         self.client = Client(self.address)
 
     def stop(self) -> None:
-        """Stop it. Fails the test whose world was surprised by something, or did not stop."""
+        """Stop it. Fails the test whose world was surprised or refused a right, or did not stop."""
         stop_world(self._process)
         printed = (self.folder / OUTPUT).read_text("utf-8", "replace")
         assert "Traceback" not in printed, printed[-8000:]
+        assert "permission.denied" not in printed, printed[-8000:]
 
     def died(self) -> int:
         """Wait for it to end by itself; returns its exit status."""

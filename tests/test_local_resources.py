@@ -49,16 +49,37 @@ def queues() -> dict[str, Any]:
 
 
 def bucket(name: str) -> dict[str, Any]:
-    client = boto3.client("s3")
-    return {
-        "name": name,
-        "sealed": client.get_bucket_encryption(Bucket=name)["ServerSideEncryptionConfiguration"],
-    }
+    return {"name": name, "sealed": sealed(name)["ApplyServerSideEncryptionByDefault"]}
 
 
-def everything(name: str) -> dict[str, Any]:
-    topics = boto3.client("sns").list_topics()["Topics"]
-    return {"table": table(), "queues": queues(), "bucket": bucket(name), "topics": topics}
+def sealed(name: str) -> dict[str, Any]:
+    told: Any = boto3.client("s3").get_bucket_encryption(Bucket=name)
+    (rule,) = told["ServerSideEncryptionConfiguration"]["Rules"]
+    return dict(rule)
+
+
+def topics() -> list[Any]:
+    client = boto3.client("sns")
+    arns = [topic["TopicArn"] for topic in client.list_topics()["Topics"]]
+    return [client.get_topic_attributes(TopicArn=arn)["Attributes"] for arn in arns]
+
+
+def key() -> dict[str, Any]:
+    """Not its policy: moto's CloudFormation keeps that in a form that moto's KMS cannot read."""
+    client = boto3.client("kms")
+    (alias,) = (a for a in client.list_aliases()["Aliases"] if a["AliasName"] == "alias/askonce")
+    known = {k["KeyId"]: k["KeyArn"] for k in client.list_keys()["Keys"]}
+    arn = next(a for i, a in known.items() if alias["TargetKeyId"] in (i, a))
+    rotation = client.get_key_rotation_status(KeyId=arn)
+    return {"arn": arn, "rotates": rotation["KeyRotationEnabled"]}
+
+
+def everything(name: str) -> Any:
+    """All of it, with the name that chance gave the key replaced."""
+    sealing = key()
+    found = {"table": table(), "queues": queues(), "bucket": bucket(name), "topics": topics()}
+    told = json.dumps(found | {"key": sealing})
+    return json.loads(told.replace(sealing["arn"], "the key's ARN"))
 
 
 def test_they_are_what_cloudformation_makes() -> None:
@@ -75,6 +96,12 @@ def test_they_have_what_motos_cloudformation_skips_too() -> None:
         cors = boto3.client("s3").get_bucket_cors(Bucket=name)
         told = boto3.client("dynamodb").describe_time_to_live(TableName="askonce")
         blocked = boto3.client("s3").get_public_access_block(Bucket=name)
+        one_call_for_many_objects = sealed(name)["BucketKeyEnabled"]
+        policy = boto3.client("kms").get_key_policy(KeyId=key()["arn"], PolicyName="default")
+        assert "ses.amazonaws.com" in policy["Policy"]
+        table_told: Any = boto3.client("dynamodb").describe_table(TableName="askonce")["Table"]
+        assert table_told["SSEDescription"]["KMSMasterKeyArn"] == key()["arn"]
+    assert one_call_for_many_objects
     assert cors["CORSRules"][0]["AllowedMethods"] == ["POST"]
     assert {rule["ID"]: rule["Expiration"]["Days"] for rule in rules}.keys() == {
         "retention",

@@ -18,6 +18,8 @@ from werkzeug.datastructures import Headers
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
+from infra.local.permissions import acting
+
 MAX_BYTES = 10 * 1024 * 1024
 #: Short, so that the claims of a killed world end soon.
 LOCAL_TIMEOUT_MS = 4000
@@ -70,7 +72,8 @@ class _Gateway:
         except ValueError:
             return _json('{"message":"Missing Authentication Token"}', 403)
         event = self._event(request, matched.route, matched.captured)
-        answer = self._app(event, LambdaContext("api_handler", 512, LOCAL_TIMEOUT_MS))
+        with acting("api_handler"):
+            answer = self._app(event, LambdaContext("api_handler", 512, LOCAL_TIMEOUT_MS))
         headers = Headers(list((answer.get("headers") or {}).items()))
         for name, values in (answer.get("multiValueHeaders") or {}).items():
             headers.setlist(name, values)

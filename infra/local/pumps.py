@@ -1,7 +1,8 @@
 """What carries events to the functions on AWS: the stream, the queues, the schedule.
 
 The pumps take from the Chalice app what its decorators registered, and honour what Lambda honours:
-a batch's failures come again, from a stream in order, from a queue when its visibility ends.
+a batch's failures come again, from a stream in order, from a queue when its visibility ends. They
+read with the function's own rights, as Lambda does.
 """
 
 import json
@@ -18,6 +19,7 @@ from chalice.local import LambdaContext
 
 from chalicelib import log
 from infra.local.front import LOCAL_TIMEOUT_MS
+from infra.local.permissions import acting
 
 #: On AWS a minute; here one looks on.
 SCHEDULE_SECONDS = 5.0
@@ -59,7 +61,8 @@ class Pumps:
         """By sequence numbers: moto's iterators go stale when a transaction is rolled back."""
         reader = _StreamReader(source.stream_arn.split("/")[1], source.batch_size)
         while not self._stop.is_set():
-            records = reader.after()
+            with acting(source.name):
+                records = reader.after()
             if not records:
                 self._written.wait(1)
                 self._written.clear()
@@ -72,25 +75,27 @@ class Pumps:
         sqs = boto3.client("sqs", config=Config(read_timeout=10))
         url = sqs.get_queue_url(QueueName=source.queue)["QueueUrl"]
         while not self._stop.is_set():
-            received = sqs.receive_message(
-                QueueUrl=url,
-                MaxNumberOfMessages=source.batch_size,
-                WaitTimeSeconds=1,
-                MessageSystemAttributeNames=["All"],
-            ).get("Messages", [])
+            with acting(source.name):
+                received = sqs.receive_message(
+                    QueueUrl=url,
+                    MaxNumberOfMessages=source.batch_size,
+                    WaitTimeSeconds=1,
+                    MessageSystemAttributeNames=["All"],
+                ).get("Messages", [])
             if not received:
                 continue
             records = [_queue_record(m) for m in received]
             failed = _failures(handler, {"Records": records}, source.name)
             done = [m for m in received if m["MessageId"] not in failed]
             if done:
-                sqs.delete_message_batch(
-                    QueueUrl=url,
-                    Entries=[
-                        {"Id": str(n), "ReceiptHandle": m["ReceiptHandle"]}
-                        for n, m in enumerate(done)
-                    ],
-                )
+                with acting(source.name):
+                    sqs.delete_message_batch(
+                        QueueUrl=url,
+                        Entries=[
+                            {"Id": str(n), "ReceiptHandle": m["ReceiptHandle"]}
+                            for n, m in enumerate(done)
+                        ],
+                    )
 
     def _topic(self, source: Any, handler: Any) -> None:
         """By a queue under the topic, since moto's SNS calls no function here."""
@@ -149,7 +154,8 @@ class _StreamReader:
 def _failures(handler: Any, event: dict[str, Any], name: str) -> set[str]:
     """Run a function as Lambda would; returns which records come again. An exception: all."""
     try:
-        answer = handler(event, LambdaContext(name, 512, LOCAL_TIMEOUT_MS)) or {}
+        with acting(name):
+            answer = handler(event, LambdaContext(name, 512, LOCAL_TIMEOUT_MS)) or {}
     except Exception as error:  # noqa: BLE001  # what Lambda catches too
         log.event("function.failed", function=name, why=type(error).__name__)
         return {_identity(r) for r in event.get("Records", [{"messageId": "all"}])}

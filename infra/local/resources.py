@@ -19,10 +19,18 @@ Properties = dict[str, Any]
 
 def create_resources(prefix: str) -> str:
     """Make them all. Returns the bucket."""
-    template = _resolved(yaml.load(RESOURCES.read_text(encoding="utf-8"), Loader=_Loader), prefix)  # noqa: S506  # a SafeLoader with tags of its own
-    for resource in sorted(template["Resources"].values(), key=_needs_others):
-        _MAKERS[resource["Type"]](resource["Properties"])
-    return str(template["Resources"]["Bytes"]["Properties"]["BucketName"])
+    template = yaml.load(RESOURCES.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506  # a SafeLoader with tags of its own
+    key = _key(_resolved(template, prefix, "")["Resources"].pop("Key")["Properties"])
+    resources = _resolved(template, prefix, key)["Resources"]
+    for resource in sorted(resources.values(), key=_needs_others):
+        if resource["Type"] != "AWS::KMS::Key":
+            _MAKERS[resource["Type"]](resource["Properties"])
+    return str(resources["Bytes"]["Properties"]["BucketName"])
+
+
+def key_arn(prefix: str) -> str:
+    """The key that seals them."""
+    return str(_client("kms").describe_key(KeyId=f"alias/{prefix}")["KeyMetadata"]["Arn"])
 
 
 def _needs_others(resource: Mapping[str, Any]) -> bool:
@@ -43,10 +51,17 @@ class _Form(tuple[str, str]):
 _Loader.add_multi_constructor("!", lambda _loader, tag, node: _Form((tag, node.value)))
 
 
-def _resolved(template: Any, prefix: str) -> Any:
+def _resolved(template: Any, prefix: str, key: str) -> Any:
     """The template with every reference replaced by what it stands for."""
     parameters = {name: p["Default"] for name, p in template["Parameters"].items()}
-    known = {**parameters, "Prefix": prefix, "AWS::AccountId": _ACCOUNT, "AWS::Region": _REGION}
+    known = {
+        **parameters,
+        "Prefix": prefix,
+        "AWS::AccountId": _ACCOUNT,
+        "AWS::Partition": "aws",
+        "AWS::Region": _REGION,
+        "Key.Arn": key,
+    }
 
     def resolve(value: Any) -> Any:
         if isinstance(value, _Form):
@@ -68,9 +83,14 @@ def _sub(text: str, known: Mapping[str, str], _resources: Any, _resolve: Any) ->
 
 
 def _get_att(
-    name: str, _known: Any, resources: Mapping[str, Any], resolve: Callable[[Any], Any]
+    name: str,
+    known: Mapping[str, str],
+    resources: Mapping[str, Any],
+    resolve: Callable[[Any], Any],
 ) -> str:
-    """The ARN of a queue: nothing else is asked for."""
+    """The ARN of the key, or of a queue: nothing else is asked for."""
+    if name in known:
+        return known[name]
     queue = resolve(resources[name.removesuffix(".Arn")]["Properties"]["QueueName"])
     return f"arn:aws:sqs:{_REGION}:{_ACCOUNT}:{queue}"
 
@@ -88,12 +108,31 @@ def _client(service: str) -> Any:
     return make(service)
 
 
+def _key(properties: Properties) -> str:
+    client = _client("kms")
+    made: str = client.create_key(
+        Description=properties["Description"], Policy=json.dumps(properties["KeyPolicy"])
+    )["KeyMetadata"]["Arn"]
+    if properties["EnableKeyRotation"]:
+        client.enable_key_rotation(KeyId=made)
+    return made
+
+
+def _alias(properties: Properties) -> None:
+    _client("kms").create_alias(**properties)
+
+
 def _table(properties: Properties) -> None:
     """CloudFormation takes in one what DynamoDB takes in three."""
     table = dict(properties)
     lifetime = table.pop("TimeToLiveSpecification")
     recovery = table.pop("PointInTimeRecoverySpecification")
-    table["SSESpecification"] = {"Enabled": table["SSESpecification"]["SSEEnabled"]}
+    sealed = table["SSESpecification"]
+    table["SSESpecification"] = {
+        "Enabled": sealed["SSEEnabled"],
+        "SSEType": sealed["SSEType"],
+        "KMSMasterKeyId": sealed["KMSMasterKeyId"],
+    }
     table["StreamSpecification"] = {"StreamEnabled": True, **table["StreamSpecification"]}
     client, name = _client("dynamodb"), table["TableName"]
     client.create_table(**table)
@@ -111,7 +150,8 @@ def _queue(properties: Properties) -> None:
 
 
 def _topic(properties: Properties) -> None:
-    _client("sns").create_topic(Name=properties["TopicName"])
+    attributes = {"KmsMasterKeyId": properties["KmsMasterKeyId"]}
+    _client("sns").create_topic(Name=properties["TopicName"], Attributes=attributes)
 
 
 def _bucket(properties: Properties) -> None:
@@ -135,9 +175,15 @@ def _bucket(properties: Properties) -> None:
 
 
 def _encryption(told: Properties) -> Properties:
-    rules = told["ServerSideEncryptionConfiguration"]
-    default = "ServerSideEncryptionByDefault"
-    return {"Rules": [{"ApplyServerSideEncryptionByDefault": rule[default]} for rule in rules]}
+    return {
+        "Rules": [
+            {
+                "ApplyServerSideEncryptionByDefault": rule["ServerSideEncryptionByDefault"],
+                "BucketKeyEnabled": rule["BucketKeyEnabled"],
+            }
+            for rule in told["ServerSideEncryptionConfiguration"]
+        ]
+    }
 
 
 def _rule(told: Properties) -> Properties:
@@ -154,6 +200,7 @@ def _cors(told: Properties) -> Properties:
 
 
 _MAKERS: dict[str, Callable[[Properties], None]] = {
+    "AWS::KMS::Alias": _alias,
     "AWS::DynamoDB::Table": _table,
     "AWS::SQS::Queue": _queue,
     "AWS::SNS::Topic": _topic,

@@ -37,9 +37,11 @@ from infra.local.localise import (
     with_desks_here,
 )
 from infra.local.people import know_customers
+from infra.local.permissions import Guard
 from infra.local.providers import MailServer
 from infra.local.pumps import Pumps
 from infra.local.records import Records
+from infra.local.resources import key_arn
 from infra.local.site import Site
 
 DEFAULT_FOLDER = Path(".askonce")
@@ -109,7 +111,9 @@ class World:
         self._parts.append(mail)
         aws = EmbeddedAws(TABLE, self.folder / "aws.jsonl")
         aws.start()
-        self._parts.append(aws)
+        guard = Guard(TABLE, key_arn(TABLE), record=self.folder / "permissions.json")
+        guard.start()
+        self._parts += [aws, guard]
         environment = held | {
             SMTP_ENVIRONMENT: smtp,
             CONFIG_ENVIRONMENT: str((self.folder / "askonce.toml").resolve()),
