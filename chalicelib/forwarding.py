@@ -75,16 +75,32 @@ class Forwarder(Worker):
         message = self.with_files(claim.noun.message)
         conversation = self._with_opener(self._conversation(message), message)
         ticket = conversation.ticket or self._open(conversation, message, again=again)
-        if claim.noun.opened:
-            ticket = self.settle(claim.noun.opened, message, conversation)
-        elif message.id != conversation.first_message_id:
-            ticket = self._comment(claim, ticket, message, conversation, again=again)
+        ticket = self._brought(claim, ticket, message, conversation, again=again)
         self._note(claim.noun, ticket, conversation, again=again)
         if was_undone(message):
             self._note_where_it_left(message, conversation, ticket, again=again)
         self._finish_joined(claim.noun)  # before the message: nobody looks at them after it
         claim.finish(Step.DONE, message=_without_bytes(message))
         self._report_forwarded(claim.noun, ticket=ticket.id)
+
+    def _brought(
+        self,
+        claim: Claim,
+        ticket: Ticket,
+        message: Message,
+        conversation: Conversation,
+        *,
+        again: bool,
+    ) -> Ticket:
+        """The ticket, with the message on it."""
+        opened, first = claim.noun.opened, message.id == conversation.first_message_id
+        if claim.noun.replayed and (first or opened == ticket):
+            return self._found_or_opened(ticket, message, conversation)
+        if opened and not claim.noun.replayed:
+            return self.settle(opened, message, conversation)
+        if first:
+            return ticket
+        return self._comment(claim, ticket, message, conversation, again=again)
 
     def _report_forwarded(self, stored: Stored, **more: str) -> None:
         message = stored.message
@@ -94,7 +110,7 @@ class Forwarder(Worker):
             inbox=message.inbox,
             channel=message.channel.value,
             conversation=message.conversation_id,
-            latency_ms=self._latency_ms(message),
+            latency_ms=None if stored.replayed else self._latency_ms(message),
             **more,
         )
 
@@ -173,12 +189,30 @@ class Forwarder(Worker):
         ticket_id = self._helpdesk(name).open_ticket(
             first, conversation, idempotency_key=conversation.id, again=again or not own
         )
-        return self.settle(Ticket(helpdesk=name, id=ticket_id), first, conversation)
+        ticket = Ticket(helpdesk=name, id=ticket_id)
+        return self.settle(ticket, first, conversation, conversation.id)
 
-    def settle(self, ticket: Ticket, first: Message, conversation: Conversation) -> Ticket:
+    def _found_or_opened(
+        self, ticket: Ticket, first: Message, conversation: Conversation
+    ) -> Ticket:
+        """The ticket, opened anew if the desk lost it: the same key finds what is there."""
+        home = self.store.ticket_home(ticket)
+        if home is None or not home.noun.key:
+            return ticket  # the agents merged it into one of their own
+        ticket_id = self._helpdesk(ticket.helpdesk).open_ticket(
+            first, conversation, idempotency_key=home.noun.key, again=True
+        )
+        if ticket_id == ticket.id:
+            return ticket
+        found = Ticket(helpdesk=ticket.helpdesk, id=ticket_id)
+        return self.settle(found, first, conversation, home.noun.key)
+
+    def settle(
+        self, ticket: Ticket, first: Message, conversation: Conversation, key: str = ""
+    ) -> Ticket:
         """The ticket is the conversation's from now on. Safe to repeat."""
         self.report("ticket.opened", message=first.id, ticket=ticket.id)
-        self.store.remember(TicketHome(ticket=ticket, conversation_id=conversation.id))
+        self.store.remember(TicketHome(ticket=ticket, conversation_id=conversation.id, key=key))
         self.store.amend(conversation.id, lambda c: c.model_copy(update={"ticket": ticket}))
         return ticket
 
@@ -224,7 +258,7 @@ class Forwarder(Worker):
         desk.add_note(ticket_id, note, conversation, idempotency_key=f"{key}-note", again=again)
         ticket = Ticket(helpdesk=old.helpdesk, id=ticket_id)
         claim.record(opened=ticket)
-        return self.settle(ticket, message, conversation)
+        return self.settle(ticket, message, conversation, key)
 
     # Lines of a busy chat
 
@@ -276,8 +310,9 @@ class Forwarder(Worker):
         for line_id in stored.joined or ():
             while (held := self.store.message(line_id)) and held.noun.step is Step.RESOLVED:
                 bare = _without_bytes(self.with_files(held.noun.message))
+                ended = {"step": Step.DONE, "message": bare, "claimed_until": None}
                 with suppress(ConflictError):  # the schedule looked at it: once more
-                    self.store.commit(held.change(step=Step.DONE, message=bare, claimed_until=None))
+                    self.store.commit(held.change(**ended, along=stored.message.id))
                     self._report_forwarded(held.noun, along=stored.message.id)
 
     # Files

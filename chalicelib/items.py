@@ -112,6 +112,10 @@ class Stored(Noun):
     opened: Ticket | None = None
     #: Later lines of the same customer that went to the helpdesk with it, in one update.
     joined: tuple[str, ...] | None = None
+    #: The message that it went along with, as one of those lines.
+    along: str | None = None
+    #: An operator has it forwarded once more: perhaps the helpdesk lost it.
+    replayed: bool = False
     #: What the agents must hear about it, and have not heard yet.
     untold: str | None = None
     #: What else asks the same: the topic that it was counted under.
@@ -176,6 +180,8 @@ class TicketHome(Noun):
 
     ticket: Ticket
     conversation_id: str
+    #: The idempotency key under which it was opened; '' where that is not known.
+    key: str = ""
     #: When it was last updated by us, where the desk limits that.
     updates: tuple[Moment, ...] = ()
 

@@ -55,7 +55,7 @@ class Mover(Worker):
             ticket_id, history, conversation, idempotency_key=f"{key}-history", again=True
         )
         self._say_where(old, notes.moved(ticket, language), conversation, f"{key}-left")
-        forwarder.settle(ticket, first, conversation)  # last: until then, a repeat does it all
+        forwarder.settle(ticket, first, conversation, key)  # last: until then, a repeat does it all
         self.report("moved", message=first.id, conversation=conversation.id, ticket=ticket.id)
         return ticket
 

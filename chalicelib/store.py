@@ -356,6 +356,12 @@ class Store:
             stored = [held_as(Stored, i).noun for i in page if i.pk.startswith("MSG#")]
             yield [*links, *(s.message for s in stored if not s.erased)]
 
+    def everything_stored(self) -> Iterator[Held[Stored]]:
+        """Every message that was not erased, in no order; reads the table."""
+        for page in self._table.scan("MSG#"):
+            found = (held_as(Stored, item) for item in page)
+            yield from (held for held in found if not held.noun.erased)
+
     def everything_asked(self) -> Iterator[Conversation]:
         """Every conversation, in no order; reads the table."""
         for page in self._table.scan("CONTACT#"):
