@@ -17,9 +17,9 @@ from chalicelib.errors import ConflictError, NotFoundError, RejectedError, Retry
 from chalicelib.items import Held, Step, Stored
 from chalicelib.policy import Language
 from chalicelib.ports import Fetched, FetchingConnector, FromDesk, Polled
-from chalicelib.replies import REPLIES, Replies
+from chalicelib.replies import Replies
 from chalicelib.schema import Conversation, Delivery, Instruction, Message, Notice, Receipt
-from chalicelib.worker import Worker
+from chalicelib.worker import REPLIES, Worker
 
 #: A receipt may overtake the write that remembers what it is for, but not for long.
 PATIENCE = timedelta(minutes=15)

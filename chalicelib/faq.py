@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from chalicelib.errors import ConfigurationError
 from chalicelib.policy import Language, language_of
@@ -68,15 +68,6 @@ class Entry(BaseModel):
 
     def version(self, language: Language) -> Version | None:
         return self.zh if language == "zh" else self.en
-
-
-class FaqFile(BaseModel):
-    """[faq]"""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
-
-    #: Relative to askonce.toml.
-    file: str = Field(min_length=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,11 +17,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
-from chalicelib import conversations, notes, parts
-from chalicelib.crowd import Crowd
-from chalicelib.delivery import Deliverer
-from chalicelib.errands import Errands
 from chalicelib.errors import (
     ConfigurationError,
     DeliveryError,
@@ -29,7 +26,6 @@ from chalicelib.errors import (
     PayloadError,
     TooLargeError,
 )
-from chalicelib.forwarding import Forwarder, without_words
 from chalicelib.items import Held, Quarantined, Reference, Step, Stored, is_errand
 from chalicelib.limits import Limits
 from chalicelib.ports import (
@@ -40,8 +36,6 @@ from chalicelib.ports import (
     WebhookRequest,
     WebhookResponse,
 )
-from chalicelib.replies import POLLED, REPLIES, Replies
-from chalicelib.resolve import Resolver
 from chalicelib.schema import (
     Conversation,
     Direction,
@@ -52,7 +46,15 @@ from chalicelib.schema import (
     digest,
     errand_id,
 )
-from chalicelib.worker import Worker
+from chalicelib.worker import POLLED, REPLIES, Worker
+
+if TYPE_CHECKING:  # loaded on first use, below
+    from chalicelib.crowd import Crowd
+    from chalicelib.delivery import Deliverer
+    from chalicelib.errands import Errands
+    from chalicelib.forwarding import Forwarder
+    from chalicelib.replies import Replies
+    from chalicelib.resolve import Resolver
 
 _GLANCE_SECONDS = 0.05
 #: How often a long poll looks for something new.
@@ -69,6 +71,44 @@ class Pipeline(Worker):
     pause: Callable[[float], None] = time.sleep
     #: What customers of hosted channels may ask of this container.
     limits: Limits = field(default_factory=Limits)
+
+    # Whose work a step is: imported with the first of it, for an acknowledgement needs none of them
+
+    @property
+    def _crowd(self) -> "Crowd":
+        from chalicelib.crowd import Crowd
+
+        return self._as(Crowd)
+
+    @property
+    def _deliverer(self) -> "Deliverer":
+        from chalicelib.delivery import Deliverer
+
+        return self._as(Deliverer)
+
+    @property
+    def _errands(self) -> "Errands":
+        from chalicelib.errands import Errands
+
+        return self._as(Errands)
+
+    @property
+    def _forwarder(self) -> "Forwarder":
+        from chalicelib.forwarding import Forwarder
+
+        return self._as(Forwarder)
+
+    @property
+    def _replies(self) -> "Replies":
+        from chalicelib.replies import Replies
+
+        return self._as(Replies)
+
+    @property
+    def _resolver(self) -> "Resolver":
+        from chalicelib.resolve import Resolver
+
+        return self._as(Resolver)
 
     # accept
 
@@ -210,6 +250,8 @@ class Pipeline(Worker):
         message = resolved.noun.message if resolved else None
         if not message or not message.verdict or not message.verdict.said_in_response:
             return None
+        from chalicelib import conversations
+
         verdict = message.verdict
         return conversations.said(message, verdict.said or "", verdict.offered)
 
@@ -218,7 +260,7 @@ class Pipeline(Worker):
     def relay(self, stored_id: str, attempt: str = "") -> None:
         """Bring a stored message or errand to its queue. Called by the stream, and by tick."""
         if is_errand(stored_id):
-            self._as(Errands).relay(stored_id, attempt)
+            self._errands.relay(stored_id, attempt)
             return
         held = self._after_response(stored_id)
         if held is None:
@@ -243,15 +285,17 @@ class Pipeline(Worker):
     def _relay_inbound(self, held: Held[Stored], attempt: str) -> None:
         part = held.noun.message.part
         if part and held.noun.step is Step.ACCEPTED:
+            from chalicelib import parts
+
             parts.collect(self.store, held, part, self.clock, self.report)
         if part:
             return
         resolved = self.resolve(held.noun.message.id, held=held)
         if resolved is None:
             return
-        resolved = self._as(Crowd).count(resolved)
+        resolved = self._crowd.count(resolved)
         message = resolved.noun.message
-        self._as(Deliverer).show(message)
+        self._deliverer.show(message)
         self._release_held(message)
         if message.conversation_id and self._threads(message.inbox):
             self.store.remember(_reference_to(message, message.external_id))
@@ -263,9 +307,11 @@ class Pipeline(Worker):
         """What waited for this customer to write again."""
         kind = self.deployment.kind(message.inbox)
         if kind and kind.capabilities.windows:
-            self._as(Deliverer).release(message.inbox, message.address, f"-{message.id}")
+            self._deliverer.release(message.inbox, message.address, f"-{message.id}")
 
     def _relay_outbound(self, held: Held[Stored], attempt: str) -> None:
+        from chalicelib import conversations
+
         stored, message = held.noun, held.noun.message
         if message.author != conversations.ASKONCE and message.conversation_id:
             self.store.amend(message.conversation_id, lambda c: conversations.answer(c, message))
@@ -273,7 +319,7 @@ class Pipeline(Worker):
             self.store.enqueue(message, attempt=attempt)
             self.report("queued", message=message.id, conversation=message.conversation_id)
         elif stored.step is Step.DONE and self._may_be_shown(message):
-            self._as(Deliverer).show(message)
+            self._deliverer.show(message)
         if stored.untold:
             self.store.enqueue_note(stored, attempt=attempt)
 
@@ -282,10 +328,12 @@ class Pipeline(Worker):
 
         An agent's words were shown when they were sent.
         """
-        if message.author != conversations.ASKONCE:
+        from chalicelib.conversations import ASKONCE
+
+        if message.author != ASKONCE:
             return False
         held = self.store.conversation(message.conversation_id or "")
-        return held is not None and self._as(Deliverer).may_still_hear(message, held.noun)
+        return held is not None and self._deliverer.may_still_hear(message, held.noun)
 
     def _threads(self, inbox: str) -> bool:
         kind = self.deployment.kind(inbox)
@@ -299,16 +347,16 @@ class Pipeline(Worker):
         respond_until: datetime | None = None,
     ) -> Held[Stored] | None:
         """Give a message its contact, verdict and conversation: `Resolver.resolve`."""
-        return self._as(Resolver).resolve(stored_id, held=held, respond_until=respond_until)
+        return self._resolver.resolve(stored_id, held=held, respond_until=respond_until)
 
     # forward
 
     def forward(self, stored_id: str, lease_seconds: float = 60.0) -> None:
         """Bring a message to the helpdesk: one effect, however often it runs. RetryableError."""
         if is_errand(stored_id):
-            self._as(Errands).run(stored_id, self._keep)
+            self._errands.run(stored_id, self._keep)
             return
-        self._as(Forwarder).forward(stored_id, lease_seconds)
+        self._forwarder.forward(stored_id, lease_seconds)
 
     # accept_reply
 
@@ -331,7 +379,7 @@ class Pipeline(Worker):
 
     def _take(self, helpdesk_name: str, item: FromDesk, received_at: datetime) -> None:
         """Store what an agent said; carry out whatever else a desk told. NotFoundError."""
-        if said := self._as(Replies).take(helpdesk_name, item, received_at):
+        if said := self._replies.take(helpdesk_name, item, received_at):
             self._keep(said)
 
     # deliver
@@ -339,9 +387,9 @@ class Pipeline(Worker):
     def deliver(self, stored_id: str, lease_seconds: float = 60.0) -> None:
         """Send an outbound message where the customer wrote last: `Deliverer.deliver`."""
         if is_errand(stored_id):
-            self._as(Errands).run(stored_id, self._keep)
+            self._errands.run(stored_id, self._keep)
         else:
-            self._as(Deliverer).deliver(stored_id, lease_seconds)
+            self._deliverer.deliver(stored_id, lease_seconds)
 
     # hosted channels
 
@@ -423,6 +471,8 @@ class Pipeline(Worker):
                 self.report("stuck", message=stored_id, drives=held.noun.drives + 1)
                 self.relay(stored_id, attempt=f"-{held.noun.drives + 1}")
         for collected in self.store.incomplete(now):
+            from chalicelib import parts
+
             parts.give_up(self.store, collected, self.report)
         for conversation in self.store.overdue(now):
             self._note_overdue(conversation.noun)
@@ -445,6 +495,9 @@ class Pipeline(Worker):
                 )
 
     def _note_overdue(self, conversation: Conversation) -> None:
+        from chalicelib import conversations, notes
+        from chalicelib.forwarding import without_words
+
         due_at, ticket = conversation.first_reply_due_at, conversation.ticket
         if ticket is None or due_at is None:
             return  # without a ticket nobody could reply: the message itself is stuck, and driven

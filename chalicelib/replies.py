@@ -23,12 +23,7 @@ from chalicelib.schema import (
     errand_id,
     message_id,
 )
-from chalicelib.worker import Worker
-
-#: Where a helpdesk's requests come in, as an inbox's do under its name; no inbox can have it.
-REPLIES = "replies/"
-#: The source of what a helpdesk is asked for.
-POLLED = "polled"
+from chalicelib.worker import REPLIES, Worker
 
 
 @dataclass(frozen=True)

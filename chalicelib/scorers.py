@@ -25,7 +25,6 @@ from chalicelib.errors import (
 )
 from chalicelib.limits import Limits
 from chalicelib.ports import Adviser, Allowance, Comparison, Match, Opinion, Scorer
-from chalicelib.repeats import veto
 from chalicelib.schema import Question
 from chalicelib.shipped import SHIPPED
 
@@ -160,6 +159,8 @@ class Guarded(Scorer):
 
 def _vetoed(match: Match, text: str, question: Question) -> Match:
     """With the shipped veto where there is none: nothing is answered for another order's number."""
+    from chalicelib.repeats import veto
+
     return match if match.veto else replace(match, veto=veto(text, question.text))
 
 

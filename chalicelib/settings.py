@@ -16,13 +16,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
-from chalicelib import faq, scorers
+from chalicelib import scorers
 from chalicelib.errors import ConfigurationError, NotFoundError
-from chalicelib.faq import Faq, FaqFile
 from chalicelib.policy import Policy, Wording
 from chalicelib.ports import (
     Adviser,
@@ -36,6 +35,9 @@ from chalicelib.ports import (
 from chalicelib.schema import Channel
 from chalicelib.scorers import ScorerSettings, SecondOpinionSettings
 from chalicelib.shipped import SHIPPED
+
+if TYPE_CHECKING:  # loaded on first use, below
+    from chalicelib.faq import Faq
 
 SECRETS_MAX_AGE_SECONDS = 300
 CONFIG_ENVIRONMENT = "ASKONCE_CONFIG"
@@ -61,6 +63,15 @@ class ContactsApi(PluginSettings):
 
     #: Of Standard Webhooks: whsec_ and base64. All of them are valid; references, like any secret.
     secrets: Annotated[tuple[SecretStr, ...], Field(min_length=1)]
+
+
+class FaqFile(BaseModel):
+    """[faq]"""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    #: Relative to askonce.toml.
+    file: str = Field(min_length=1)
 
 
 class Document(BaseModel):
@@ -110,7 +121,9 @@ def _with_whole_paths(document: Document, folder: Path) -> Document:
     return document.model_copy(update={"faq": whole})
 
 
-def _read_thoroughly(file: str) -> Faq:
+def _read_thoroughly(file: str) -> "Faq":
+    from chalicelib import faq
+
     return faq.read(Path(file), thoroughly=True)
 
 
@@ -319,10 +332,12 @@ class Deployment:
         return SHIPPED
 
     @cached_property
-    def faq(self) -> Faq:
+    def faq(self) -> "Faq":
         """The entries of the FAQ; none where none is configured. ConfigurationError."""
+        from chalicelib import faq
+
         configured = self.document.faq
-        return faq.read(Path(configured.file)) if configured else Faq({})
+        return faq.read(Path(configured.file)) if configured else faq.Faq({})
 
     def contacts_api(self) -> ContactsApi:
         """NotFoundError where there is none; ConfigurationError if its secrets are wrong."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from chalicelib import conversations, identity
+from chalicelib import identity
 from chalicelib.desks import Watched
 from chalicelib.errors import ConflictError, RejectedError, RetryableError
 from chalicelib.items import Held, Step, Stored
@@ -14,6 +14,11 @@ from chalicelib.ports import Connector
 from chalicelib.schema import AddressLink, Conversation, Message, Participant
 from chalicelib.settings import Deployment
 from chalicelib.store import Store
+
+#: Where a helpdesk's requests come in, as an inbox's do under its name; no inbox can have it.
+REPLIES = "replies/"
+#: The source of what a helpdesk is asked for.
+POLLED = "polled"
 
 
 class Claim:
@@ -102,8 +107,10 @@ class Worker:
         What AskOnce says answers one message, and goes where that came from, or nowhere; `stays`
         says the same of any other message.
         """
+        from chalicelib.conversations import ASKONCE
+
         for participant in conversation.participants:
-            if message and (stays or message.author == conversations.ASKONCE):
+            if message and (stays or message.author == ASKONCE):
                 where = (participant.address, participant.inbox)
                 if where != (message.address, message.inbox):
                     continue

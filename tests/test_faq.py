@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib import faq
+from chalicelib import faq, settings
 from chalicelib.errors import ConfigurationError, RetryableError
 from chalicelib.faq import Entry, Faq, Version
 from chalicelib.ports import Comparison, Match, Scorer
@@ -228,7 +228,7 @@ def test_the_file_is_looked_for_beside_the_configuration(tmp_path: Path) -> None
 
 
 def test_the_files_faults_are_the_configurations(tmp_path: Path) -> None:
-    told = document().model_copy(update={"faq": faq.FaqFile(file=str(tmp_path / "faq.toml"))})
+    told = document().model_copy(update={"faq": settings.FaqFile(file=str(tmp_path / "faq.toml"))})
     configured = Deployment(told, CONNECTORS, HELPDESKS, NoTokens())
     (fault,) = configured.faults()
     assert "faq.toml: there is no such file" in fault
