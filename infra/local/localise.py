@@ -86,6 +86,7 @@ _HERE = ("http://127.0.0.1", "http://localhost")
 LOCAL_TOPIC = "arn:aws:sns:us-east-1:123456789012:askonce-local-inbound"
 #: That of SES, beside it: what is mail and what is an SMS does not mix.
 LOCAL_MAIL_TOPIC = "arn:aws:sns:us-east-1:123456789012:askonce-local-mail"
+LOCAL_MAIL_BUCKET = "askonce-local-mail-123456789012"
 
 
 def outside_addresses(page: str) -> dict[str, dict[str, Any]]:
@@ -111,6 +112,7 @@ def outside_addresses(page: str) -> dict[str, dict[str, Any]]:
         },
         "email_ses": {
             "topic_arns": LOCAL_MAIL_TOPIC,
+            "buckets": LOCAL_MAIL_BUCKET,
             "region": "us-east-1",
             "api_url": f"{page}/providers/email_ses",
         },

@@ -285,7 +285,7 @@ class Guard:
                     "permission.denied",
                     function=function,
                     action=need.action,
-                    resource=need.resource.split("/")[0],
+                    resource=need.resource,
                 )
                 raise self._refusal(function, service, operation, need)
 

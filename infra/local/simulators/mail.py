@@ -350,7 +350,7 @@ def _by_ses(scene: "Scene", person: "Person", line: "Line") -> Any:
     action = {"type": "SNS", "topicArn": topic, "encoding": "BASE64"}
     if len(raw) > _SES_INLINE_BYTES and settings.buckets:
         bucket = settings.buckets if isinstance(settings.buckets, str) else settings.buckets[0]
-        key = f"in/{uuid.uuid4().hex}"
+        key = f"mail/{uuid.uuid4().hex}"
         storage = boto3.client("s3")
         storage.create_bucket(Bucket=bucket)  # in the embedded region: harmless when it is there
         storage.put_object(Bucket=bucket, Key=key, Body=raw)
