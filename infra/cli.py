@@ -13,9 +13,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import click
 
@@ -33,11 +34,22 @@ def plain_errors(function: Function) -> Function:
         try:
             return function(*args, **kwargs)
         except AskOnceError as error:
-            for line in str(error).splitlines() or [type(error).__name__]:
-                click.echo(line, err=True)
-            sys.exit(2)
+            _stop(str(error) or type(error).__name__)
+        except Exception as error:
+            from infra.deployment import in_words
+
+            words = in_words(error)
+            if words is None:
+                raise
+            _stop(words)
 
     return cast(Function, guarded)
+
+
+def _stop(why: str) -> NoReturn:
+    for line in why.splitlines():
+        click.echo(line, err=True)
+    sys.exit(2)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -164,18 +176,21 @@ def _attach(folder: Path) -> Any:
     return address
 
 
-def _pipeline(folder: Path) -> Any:
-    """The pipeline of the running world; else that of the deployment that the environment names."""
+def _pipeline(folder: Path, prefix: str | None = None) -> Any:
+    """The pipeline of the running world; else that of the deployment that is named."""
     from chalicelib import log
+    from infra import deployment
 
     log.quiet = True
-    if (folder / "world.json").exists():
+    if not prefix and (folder / "world.json").exists():
         _attach(folder)
-    elif "ASKONCE_PREFIX" not in os.environ:
+    elif not prefix and deployment.PREFIX_ENVIRONMENT not in os.environ:
         raise ConfigurationError(
             f"no world runs in {folder}, and ASKONCE_PREFIX names no deployment: "
             "start `askonce dev`, or set ASKONCE_PREFIX and your AWS credentials"
         )
+    else:
+        deployment.attach(prefix)
     import app
 
     return app.pipeline()
@@ -771,6 +786,132 @@ def quarantine_retry(quarantine_id: str, folder: Path) -> None:
     """Read it with today's code; on success it goes its way and leaves the quarantine."""
     count = _pipeline(folder).retry_quarantined(quarantine_id)
     click.echo(f"read after all: {count} message(s)")
+
+
+# When something got stuck
+
+
+prefix_option = click.option(
+    "--prefix", help="Of the deployment; also $ASKONCE_PREFIX. Else the world of --folder."
+)
+
+
+@main.command()
+@click.argument(
+    "what",
+    type=click.Choice(["forward", "deliver", "stream", "inbound", "rejected"]),
+    nargs=-1,
+)
+@click.option("--dry-run", is_flag=True, help="Tell what there is, and change nothing.")
+@click.option("--limit", default=1000, show_default=True, type=click.IntRange(1), help="Of each.")
+@prefix_option
+@folder_option
+@plain_errors
+def redrive(
+    what: tuple[str, ...], dry_run: bool, limit: int, prefix: str | None, folder: Path
+) -> None:  # click's flag
+    """Bring dead letters back to life, each once, in the order of their conversation.
+
+    WHAT is forward, deliver, stream or inbound: whose dead letters; all of them, if you name none.
+    `rejected` is what a helpdesk would not take: mend why, then have it forwarded again. A letter
+    that fails stays. Safe to repeat.
+    """
+    from infra import operating
+
+    redriver = _redriver(_pipeline(folder, prefix))
+    failed = 0
+    for kind in what or tuple(operating.DEAD_LETTERS):
+        line, more = operating.redriven(redriver, kind, limit, dry_run=dry_run)
+        failed += more
+        click.echo(line)
+    if failed:
+        sys.exit(2)
+
+
+def _redriver(pipeline: Any) -> Any:
+    import app
+    from infra import deployment
+    from infra.operating import Redriver
+
+    def take(event: Any) -> None:
+        app.on_sns_message(event, None)
+
+    return Redriver(pipeline, deployment.named(), take, click.echo)
+
+
+class _Moment(click.ParamType):  # type: ignore[type-arg]  # generic only in some versions of click
+    """A time in ISO 8601; UTC, where it names no other zone."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> datetime:
+        try:
+            found = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value} is no time: write 2026-11-28T09:30, which is UTC, or add +08:00")
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+@main.command()
+@click.option("--from", "since", type=_Moment(), required=True, help="This moment, and later.")
+@click.option("--to", "until", type=_Moment(), required=True, help="Earlier than that.")
+@click.option("--inbox", required=True, help="By which they came.")
+@click.option("--dry-run", is_flag=True, help="Count them, and change nothing.")
+@prefix_option
+@folder_option
+@plain_errors
+def replay(  # the parts of one command
+    since: datetime,
+    until: datetime,
+    inbox: str,
+    dry_run: bool,
+    prefix: str | None,
+    folder: Path,
+) -> None:
+    """Have stored messages forwarded once more: the helpdesk, restored or emptied, has lost them.
+
+    What it still has is not added twice. Reads the whole table. Safe to repeat.
+    """
+    from infra import operating
+
+    if since >= until:
+        raise ConfigurationError("--from must be earlier than --to")
+    span = operating.Span(inbox, since, until)
+    with _counting("Forwarding again") as count:
+        done = operating.replay(
+            _pipeline(folder, prefix), span, lambda _: count(1), dry_run=dry_run
+        )
+    click.echo(done.words(dry_run=dry_run))
+
+
+@main.command()
+@click.argument("correlation_id", metavar="ID")
+@click.option("--since", default="1d", show_default=True, help="How far back: 30m, 2h, 1d.")
+@prefix_option
+@folder_option
+@plain_errors
+def logs(correlation_id: str, since: str, prefix: str | None, folder: Path) -> None:
+    """What was logged of a message, from its webhook to its ticket, a line each, in order.
+
+    ID is that of a message, or of a request, a conversation, a ticket, an errand.
+    """
+    from infra import tracing
+
+    wanted, span = tracing.demand_id(correlation_id), tracing.span_of(since)
+    if not prefix and (folder / "world.json").exists():
+        from infra.local.client import Client
+
+        found: Any = Client(_attach(folder)).log()
+    else:
+        from infra import deployment
+
+        at = datetime.now(UTC) - span
+        found = tracing.of_deployment(deployment.named(prefix), wanted, at)
+    lines = tracing.about(found, wanted)
+    if not lines:
+        raise tracing.nothing_of(wanted, since)
+    for line in lines:
+        click.echo(tracing.shown(line))
 
 
 if __name__ == "__main__":

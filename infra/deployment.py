@@ -11,21 +11,28 @@ from chalicelib.errors import ConfigurationError
 PREFIX_ENVIRONMENT = "ASKONCE_PREFIX"
 
 
-def attach(prefix: str | None = None) -> str:
-    """Let this process see what the deployment's functions see; returns its prefix.
-
-    ConfigurationError where none is named.
-    """
+def named(prefix: str | None = None) -> str:
+    """The prefix of the deployment that is meant. ConfigurationError where none is."""
     name = prefix or os.environ.get(PREFIX_ENVIRONMENT)
     if not name:
         raise ConfigurationError(
             f"no deployment is named: give --prefix, or set {PREFIX_ENVIRONMENT}, "
             "beside your AWS credentials"
         )
+    return name
+
+
+def attach(prefix: str | None = None) -> str:
+    """Let this process see what the deployment's functions see; returns its prefix.
+
+    ConfigurationError where none is named.
+    """
+    name = named(prefix)
     if os.environ.get(PREFIX_ENVIRONMENT) != name:
         os.environ.pop("ASKONCE_BUCKET", None)
     os.environ[PREFIX_ENVIRONMENT] = name
-    os.environ.setdefault("ASKONCE_BUCKET", f"{name}-bytes-{_account()}")
+    if "ASKONCE_BUCKET" not in os.environ:
+        os.environ["ASKONCE_BUCKET"] = f"{name}-bytes-{_account()}"
     return name
 
 

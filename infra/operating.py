@@ -39,6 +39,10 @@ class Summary:
     settled: int = 0
     failed: int = 0
 
+    @property
+    def words(self) -> str:
+        return f"{self.driven} driven again, {self.settled} needed nothing, {self.failed} stay"
+
 
 @dataclass(frozen=True)
 class Letter:
@@ -177,6 +181,26 @@ class Redriver:
             return f"{len(self.unresolved())} messages of the table came no further"
         stored_id = _message_of(letter)
         return f"message {stored_id}, {_state(self.pipeline.store.item(stored_id))}"
+
+
+def redriven(redriver: Redriver, kind: str, limit: int, *, dry_run: bool) -> tuple[str, int]:
+    """What was done about one kind of dead letters, or `rejected`, in a line; how many failed."""
+    if kind == "rejected":
+        return _redriven_rejected(redriver, limit, dry_run=dry_run)
+    if dry_run:
+        return f"{kind}: {redriver.show(kind, limit)} dead letters", 0
+    done = redriver.redrive(kind, limit)
+    return f"{kind}: {done.words}", done.failed
+
+
+def _redriven_rejected(redriver: Redriver, limit: int, *, dry_run: bool) -> tuple[str, int]:
+    found = rejected(redriver.pipeline)[:limit]
+    for held in found:
+        redriver.tell(shown(held))
+    if dry_run:
+        return f"rejected: {len(found)} messages", 0
+    driven = [drive_rejected(redriver.pipeline, held) for held in found]
+    return f"rejected: {sum(driven)} driven again", 0
 
 
 def _message_of(letter: Letter) -> str:

@@ -46,6 +46,12 @@ class Client:
         found = self._checked(self._session.get(self.address.page + "/local/waiting", timeout=30))
         return int(found["messages"])
 
+    def log(self) -> list[dict[str, Any]]:
+        """The latest lines of the log, oldest first."""
+        found = self._checked(self._session.get(self.address.page + "/local/log", timeout=30))
+        lines: list[dict[str, Any]] = found["lines"]
+        return lines
+
     def events(self) -> Iterator[dict[str, Any]]:
         """Lines of the log, from the oldest kept one on, for ever."""
         url = self.address.page + "/local/events"

@@ -26,6 +26,11 @@ class Events:
             self._lines.append((self._count, line))
             self._changed.notify_all()
 
+    def kept(self) -> list[dict[str, Field]]:
+        """The latest lines, oldest first."""
+        with self._changed:
+            return [line for _, line in self._lines]
+
     def follow(
         self, after: int, idle_seconds: float
     ) -> Iterator[tuple[int, dict[str, Field]] | None]:

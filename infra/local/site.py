@@ -89,6 +89,7 @@ class Site:
             ("/local/agent", ["POST"], self._agent),
             ("/local/identity/<person>", ["GET"], self._identity),
             ("/local/events", ["GET"], self._follow),
+            ("/local/log", ["GET"], self._log),
         ):
             app.add_url_rule(rule, view.__name__, view, methods=methods)
         return app
@@ -297,6 +298,10 @@ class Site:
         return media_id
 
     # Following
+
+    def _log(self) -> Response:
+        """The latest lines of the log."""
+        return jsonify(lines=self._events.kept())
 
     def _follow(self) -> Response:
         """Server-sent events: each line of the log as it is written."""
