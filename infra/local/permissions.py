@@ -100,8 +100,8 @@ def grants(function: str, names: Mapping[str, str], folder: Path = POLICIES) -> 
             action,
             stated if isinstance(stated, str) else stated.get("Fn::Sub") or "Key.Arn",
             statement["Effect"] == "Deny",
-            _rendered(stated, names),
-            _rendered(statement.get("Condition", {}), names),
+            rendered(stated, names),
+            rendered(statement.get("Condition", {}), names),
         )
         for statement in json.loads(path.read_text(encoding="utf-8"))["Statement"]
         for action in statement["Action"]
@@ -109,16 +109,17 @@ def grants(function: str, names: Mapping[str, str], folder: Path = POLICIES) -> 
     ]
 
 
-def _rendered(stated: Any, names: Mapping[str, str]) -> Any:
+def rendered(stated: Any, names: Mapping[str, str]) -> Any:
+    """What is stated, with every reference replaced by what it stands for."""
     match stated:
-        case {"Fn::Sub": text}:
+        case {"Fn::Sub": str() as text}:
             return re.sub(r"\$\{([^}]+)\}", lambda m: names[m[1]], text)
         case {"Fn::GetAtt": parts}:
             return names[".".join(parts)]
         case dict():
-            return {key: _rendered(value, names) for key, value in stated.items()}
+            return {key: rendered(value, names) for key, value in stated.items()}
         case list():
-            return [_rendered(value, names) for value in stated]
+            return [rendered(value, names) for value in stated]
     return stated
 
 
@@ -262,7 +263,7 @@ class Guard:
         self, prefix: str, key_arn: str, *, folder: Path = POLICIES, record: Path | None = None
     ) -> None:
         self.key_arn = key_arn
-        names = {
+        self.names = {
             "Prefix": prefix,
             "AWS::Partition": "aws",
             "AWS::Region": REGION,
@@ -271,7 +272,7 @@ class Guard:
         }
         self._prefix = prefix
         self._record = record
-        self._grants = {f: grants(f, names, folder) for f in FUNCTIONS}
+        self._grants = {f: grants(f, self.names, folder) for f in FUNCTIONS}
         self.used: set[Grant] = set()
 
     def demand(self, service: str, operation: str, params: Params) -> None:
