@@ -2,7 +2,7 @@
 
 Time-outs are chosen for the acknowledgement: WeChat waits five seconds. One DynamoDB call ends
 within `WORST_CALL_SECONDS`, whatever the network does: two tries of half a second to connect and
-one to read, and at most one second between them. The first try of a put may be a direct one.
+one to read, and at most one second between them. The first try may be a direct one.
 """
 
 import secrets
@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
-from chalicelib.direct import CONNECT_SECONDS, READ_SECONDS, DirectPut
+from chalicelib.direct import CONDITIONS, CONNECT_SECONDS, READ_SECONDS, Direct
 from chalicelib.errors import ConflictError, NotFoundError, RetryableError
 from chalicelib.ports import Item, Upload, UploadForm, Write
 
 if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
 
@@ -64,25 +63,19 @@ class DynamoTable:
     """One DynamoDB table of versioned documents.
 
     Attributes: `v` counts the writes of an item, `w` is the token of the last writer. The token
-    tells our own write from somebody else's when the SDK repeats a put whose answer got lost:
+    tells our own write from somebody else's when a put whose answer got lost is repeated:
     https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_PutItem.html
     (ReturnValuesOnConditionCheckFailure).
     """
 
-    def __init__(self, name: str, direct: DirectPut | None = None) -> None:
+    def __init__(self, name: str, direct: Direct | None = None) -> None:
         self.name = name
         self._direct = direct
 
-    @property
-    def _client(self) -> "DynamoDBClient":
-        return cast("DynamoDBClient", client("dynamodb"))
-
     def get(self, pk: str, sk: str) -> Item | None:
-        response = self._client.get_item(
-            TableName=self.name, Key={"pk": {"S": pk}, "sk": {"S": sk}}, ConsistentRead=True
-        )
-        _demand_whole(response)
-        found = response.get("Item")
+        key = {"pk": {"S": pk}, "sk": {"S": sk}}
+        said = self._call("GetItem", {"TableName": self.name, "Key": key, "ConsistentRead": True})
+        found = said.get("Item")
         return _live(_decode(found)) if found else None
 
     def get_all(self, keys: Sequence[tuple[str, str]]) -> list[Item]:
@@ -90,10 +83,9 @@ class DynamoTable:
         found: list[Item | None] = []
         while wanted:
             request: Any = {self.name: {"Keys": wanted, "ConsistentRead": True}}
-            response = self._client.batch_get_item(RequestItems=request)
-            _demand_whole(response)
-            found += [_live(_decode(item)) for item in response["Responses"].get(self.name, ())]
-            unread: Any = response.get("UnprocessedKeys", {})
+            said = self._call("BatchGetItem", {"RequestItems": request})
+            found += [_live(_decode(item)) for item in said["Responses"].get(self.name, ())]
+            unread: Any = said.get("UnprocessedKeys", {})
             left = unread.get(self.name, {}).get("Keys", [])
             if len(left) == len(wanted):
                 raise RetryableError("DynamoDB is too busy to answer")
@@ -103,20 +95,20 @@ class DynamoTable:
     def query(
         self, pk: str, low: str, high: str, *, newest_first: bool = False, limit: int = 100
     ) -> list[Item]:
-        response = self._client.query(
-            TableName=self.name,
-            KeyConditionExpression="pk = :pk AND sk BETWEEN :low AND :high",
-            ExpressionAttributeValues={
+        request = {
+            "TableName": self.name,
+            "KeyConditionExpression": "pk = :pk AND sk BETWEEN :low AND :high",
+            "ExpressionAttributeValues": {
                 ":pk": {"S": pk},
                 ":low": {"S": low},
                 ":high": {"S": high},
             },
-            ScanIndexForward=not newest_first,
-            Limit=limit,
-            ConsistentRead=True,
-        )
-        _demand_whole(response)
-        return [item for found in response["Items"] if (item := _live(_decode(found)))]
+            "ScanIndexForward": not newest_first,
+            "Limit": limit,
+            "ConsistentRead": True,
+        }
+        said = self._call("Query", request)
+        return [item for found in said["Items"] if (item := _live(_decode(found)))]
 
     def due(self, bucket: str, until: str, limit: int = 100) -> list[tuple[str, str]]:
         return self._index("due", "due = :name AND due_at <= :until", bucket, until, limit)
@@ -127,15 +119,15 @@ class DynamoTable:
     def _index(
         self, index: str, condition: str, name: str, until: str, limit: int
     ) -> list[tuple[str, str]]:
-        response = self._client.query(
-            TableName=self.name,
-            IndexName=index,
-            KeyConditionExpression=condition,
-            ExpressionAttributeValues={":name": {"S": name}, ":until": {"S": until}},
-            Limit=limit,
-        )
-        _demand_whole(response)
-        return [(found["pk"]["S"], found["sk"]["S"]) for found in response["Items"]]
+        request = {
+            "TableName": self.name,
+            "IndexName": index,
+            "KeyConditionExpression": condition,
+            "ExpressionAttributeValues": {":name": {"S": name}, ":until": {"S": until}},
+            "Limit": limit,
+        }
+        said = self._call("Query", request)
+        return [(found["pk"]["S"], found["sk"]["S"]) for found in said["Items"]]
 
     def scan(self, *prefixes: str) -> Iterator[list[Item]]:
         # Up to a megabyte a page, and patience: nobody waits for an acknowledgement.
@@ -159,43 +151,36 @@ class DynamoTable:
             self._write_all(requests, writer)
 
     def _write_one(self, request: dict[str, Any], writer: str) -> None:
-        if not self._direct or "Item" not in request:
-            self._write_by_sdk(self._client, request, writer)
-            return
-        for watch in watchers:
-            watch("dynamodb", "PutItem", request)
-        answer = self._direct(request)
-        if answer is None:  # that was the first try
-            self._write_by_sdk(client("dynamodb", tries=_TRIES - 1), request, writer)
-        elif answer:
-            _conflict_unless_ours([answer], writer)
-
-    def _write_by_sdk(self, sdk: "DynamoDBClient", request: dict[str, Any], writer: str) -> None:
-        from botocore.exceptions import ClientError
-
-        operation = sdk.put_item if "Item" in request else sdk.delete_item
         try:
-            operation(**request)
-        except ClientError as error:
-            if error.response["Error"].get("Code") != "ConditionalCheckFailedException":
-                raise
-            if "Key" in request and "Item" not in error.response:
+            self._call("PutItem" if "Item" in request else "DeleteItem", request)
+        except _ConditionError as error:
+            if "Key" in request and "Item" not in error.said:
                 return  # deleted by us, the answer lost; or by somebody else, which is the same
-            _conflict_unless_ours([cast(Mapping[str, Any], error.response)], writer)
+            _conflict_unless_ours([error.said], writer)
 
     def _write_all(self, requests: Sequence[dict[str, Any]], writer: str) -> None:
-        from botocore.exceptions import ClientError
-
+        transaction = {
+            "TransactItems": [{_operation(request): request} for request in requests],
+            "ClientRequestToken": writer,  # an addition whose answer got lost is not made twice
+        }
         try:
-            self._client.transact_write_items(
-                TransactItems=[{_operation(r): r} for r in requests],  # type: ignore[misc]  # a union that mypy cannot pick from
-                ClientRequestToken=writer,  # an addition whose answer got lost is not made twice
-            )
-        except ClientError as error:
-            if error.response["Error"].get("Code") != "TransactionCanceledException":
-                raise
-            reasons = cast(dict[str, Any], error.response).get("CancellationReasons", [])
+            self._call("TransactWriteItems", transaction)
+        except _ConditionError as error:
+            reasons = error.said.get("CancellationReasons", [])
             _conflict_unless_ours([r for r in reasons if r.get("Code") != "None"], writer)
+
+    def _call(self, operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
+        """What DynamoDB says. _ConditionError; RetryableError for half of what is read."""
+        if self._direct is None:
+            return _by_sdk(client("dynamodb"), operation, request)
+        for watch in watchers:
+            watch("dynamodb", operation, request)
+        said = self._direct(operation, request)
+        if said is None:  # that was the first try
+            return _by_sdk(client("dynamodb", tries=_TRIES - 1), operation, request)
+        if "__type" in said:
+            raise _ConditionError(said)
+        return said
 
     def _request(self, write: Write, writer: str) -> dict[str, Any]:
         item = write.item
@@ -244,7 +229,41 @@ def _addition(item: Item, counts: Mapping[str, int], writer: str) -> dict[str, A
     }
 
 
-def _demand_whole(response: Any) -> None:
+class _ConditionError(Exception):
+    """A condition was not met, or one of a transaction's: what DynamoDB says of it."""
+
+    def __init__(self, said: Mapping[str, Any]) -> None:
+        super().__init__("the condition failed")
+        self.said = said
+
+
+#: How the SDK calls an operation.
+_METHODS = {
+    "GetItem": "get_item",
+    "BatchGetItem": "batch_get_item",
+    "Query": "query",
+    "PutItem": "put_item",
+    "DeleteItem": "delete_item",
+    "TransactWriteItems": "transact_write_items",
+}
+_READS = ("GetItem", "BatchGetItem", "Query")
+
+
+def _by_sdk(sdk: Any, operation: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    from botocore.exceptions import ClientError
+
+    try:
+        response: Mapping[str, Any] = getattr(sdk, _METHODS[operation])(**request)
+    except ClientError as error:
+        if error.response["Error"].get("Code") not in CONDITIONS:
+            raise
+        raise _ConditionError(cast(Mapping[str, Any], error.response)) from None
+    if operation in _READS:
+        _demand_whole(response)
+    return response
+
+
+def _demand_whole(response: Mapping[str, Any]) -> None:
     """An answer cut off in its headers looks like "no such item"; this tells them apart."""
     if not response.get("ResponseMetadata", {}).get("RequestId"):
         raise RetryableError("DynamoDB's answer was cut off")

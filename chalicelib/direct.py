@@ -1,8 +1,8 @@
-"""DynamoDB's PutItem without the SDK: the one call between a webhook and its acknowledgement.
+"""DynamoDB without the SDK: the calls between a webhook and its acknowledgement.
 
 The SDK's import and its client cost most of a cold start, and most of a warm acknowledgement
 (docs/performance.md); one signed POST over a connection that stays open does not. What it cannot
-settle is left to the SDK: a put that took effect although its answer got lost is told by its
+settle is left to the SDK: a write that took effect although its answer got lost is told by its
 writer's token (`aws.DynamoTable`), so that nothing is lost by asking twice.
 
 Requests:  https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.LowLevelAPI.html
@@ -39,6 +39,9 @@ _UNUSUAL_OVER_TLS = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
 _SUFFIXES = {"cn": "amazonaws.com.cn"} | dict.fromkeys(
     ("af", "ap", "ca", "eu", "il", "me", "mx", "sa", "us"), "amazonaws.com"
 )
+#: What a write says whose condition was not met.
+CONDITIONS = ("ConditionalCheckFailedException", "TransactionCanceledException")
+_BUSY = (b"Throttling", b"ThroughputExceeded", b"LimitExceeded", b"TransactionInProgress")
 _PLAIN_URL = re.compile(r"https?://[\w.:-]+")
 _REGION = re.compile(r"([a-z]{2})(-gov)?-[a-z]+-\d")
 
@@ -82,8 +85,8 @@ def derived_key(secret: str, day: str, region: str, service: str) -> bytes:
     return key
 
 
-class DirectPut:
-    """Puts items, over connections that stay open: one for each thread that puts at a time."""
+class Direct:
+    """Calls, over connections that stay open: one for each thread that calls at a time."""
 
     def __init__(self, url: str, signer: Signer, token: str = "") -> None:
         self.url = url
@@ -94,24 +97,25 @@ class DirectPut:
         self._headers = {
             "content-type": "application/x-amz-json-1.0",
             "host": urlsplit(url).netloc,
-            "x-amz-target": "DynamoDB_20120810.PutItem",
         } | ({"x-amz-security-token": token} if token else {})
 
-    def __call__(self, request: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """{} if it was written; what DynamoDB says if the condition failed; None if unsettled.
+    def __call__(self, operation: str, request: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """What DynamoDB says, `__type` in it if a condition failed; None if that is unsettled.
 
         Takes as long as one try of the SDK and the pause behind it, at most.
         """
         body = json.dumps(request).encode()
-        at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        headers = self._headers | {"x-amz-date": at}
+        headers = self._headers | {
+            "x-amz-date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()),
+            "x-amz-target": f"DynamoDB_20120810.{operation}",
+        }
         headers["authorization"] = self._signer.authorization("POST", headers, body)
         answer = self._ask(headers, body)
         if answer is None:
             return None
         settled = _settled(*answer)
-        if settled is None:
-            self.pause(random.random())  # noqa: S311  # too busy, perhaps: as the SDK would
+        if settled is None and _is_busy(*answer):
+            self.pause(random.random())  # noqa: S311  # as the SDK would
         return settled
 
     def close(self) -> None:
@@ -172,7 +176,7 @@ def _left(until: float, most: float) -> float:
 
 
 def _settled(status: int, headers: "Message", body: bytes) -> Mapping[str, Any] | None:
-    """An answer that is whole and says either; None for any other one."""
+    """An answer that is whole, and says what became of the call; None for any other one."""
     checksum = headers.get("x-amz-crc32", "")
     if not headers.get("x-amzn-requestid") or checksum not in ("", str(zlib.crc32(body))):
         return None
@@ -180,15 +184,18 @@ def _settled(status: int, headers: "Message", body: bytes) -> Mapping[str, Any] 
         said = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    if status == 200:
-        return {}
-    kind = said.get("__type", "") if isinstance(said, dict) else ""
-    failed = str(kind).endswith("#ConditionalCheckFailedException")
-    return said if status == 400 and failed else None
+    if not isinstance(said, dict):
+        return None
+    failed = str(said.get("__type", "")).rpartition("#")[2] in CONDITIONS
+    return said if status == 200 or (status == 400 and failed) else None
 
 
-def from_environment(environment: Mapping[str, str] = os.environ) -> DirectPut | None:
-    """A direct put as this environment wants it; None where only the SDK knows what is wanted.
+def _is_busy(status: int, headers: "Message", body: bytes) -> bool:
+    return status >= 500 or any(word in body for word in _BUSY)
+
+
+def from_environment(environment: Mapping[str, str] = os.environ) -> Direct | None:
+    """Direct calls as this environment wants it; None where only the SDK knows what is wanted.
 
     That is: in Lambda, or where an endpoint is named, and with nothing unusual set.
     """
@@ -204,7 +211,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> DirectPut |
     if any(given(name) for name in unusual) or not _PLAIN_URL.fullmatch(url):
         return None
     signer = Signer(key_id=key_id, secret=secret, region=region)
-    return DirectPut(url, signer, given("AWS_SESSION_TOKEN") or "")
+    return Direct(url, signer, given("AWS_SESSION_TOKEN") or "")
 
 
 def _public_endpoint(region: str) -> str | None:

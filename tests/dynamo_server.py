@@ -1,4 +1,4 @@
-"""A DynamoDB of one table that knows conditional puts, and has mishaps: a server on loopback."""
+"""A DynamoDB of one table that knows gets and conditional puts, and has mishaps, on loopback."""
 
 import json
 import socketserver
@@ -43,8 +43,11 @@ class Dynamo:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def put(self, asked: Document) -> bytes:
-        """A conditional put as chalicelib.aws words it."""
+    def act(self, operation: str, asked: Document) -> bytes:
+        """A get, or a conditional put as chalicelib.aws words it."""
+        if operation == "GetItem":
+            there = self.items.get(asked["Key"]["sk"]["S"])
+            return answer(200, {"Item": there} if there else {})
         item = asked["Item"]
         values = asked["ExpressionAttributeValues"]
         with self.lock:
@@ -103,7 +106,10 @@ def dynamo() -> Iterator[Dynamo]:
                 name, _, value = line.partition(":")
                 headers[name.lower()] = value.strip()
             body = self.rfile.read(int(headers["content-length"]))
-            return Request(headers, body, lambda: state.put(json.loads(body)), self._wait)
+            operation = headers["x-amz-target"].rpartition(".")[2]
+            return Request(
+                headers, body, lambda: state.act(operation, json.loads(body)), self._wait
+            )
 
         def _wait(self) -> None:
             self.rfile.read()

@@ -1,4 +1,4 @@
-"""A put without the SDK: signed as the SDK signs, settled or left to it, and never twice."""
+"""DynamoDB without the SDK: signed as the SDK signs, settled or left to it, and never twice."""
 
 import datetime
 import json
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from chalicelib import aws, direct
 from chalicelib.aws import DynamoTable
-from chalicelib.direct import DirectPut, Signer
+from chalicelib.direct import Direct, Signer
 from chalicelib.errors import ConflictError
 from chalicelib.ports import Item, Write
 from tests.dynamo_server import Dynamo, Mishap, Request, answer, dynamo, failed, raw
@@ -190,7 +190,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dynamo]:
     with dynamo() as running:
         for name, value in (ENVIRONMENT | {"AWS_ENDPOINT_URL": running.url}).items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(direct, "READ_SECONDS", 0.2)
+        monkeypatch.setattr(direct, "READ_SECONDS", 30)
+        monkeypatch.setattr(direct, "CONNECT_SECONDS", 30)
         aws.client.cache_clear()
         yield running
         aws.client.cache_clear()
@@ -210,7 +211,7 @@ def table(server: Dynamo, paused: list[float]) -> Iterator[DynamoTable]:
         yield DynamoTable("askonce", put)
 
 
-def put_to(url: str) -> DirectPut:
+def put_to(url: str) -> Direct:
     put = direct.from_environment(ENVIRONMENT | {"AWS_ENDPOINT_URL": url})
     assert put is not None
     return put
@@ -262,11 +263,12 @@ def test_a_put_over_what_is_gone_conflicts_with_nothing(table: DynamoTable) -> N
     assert conflict.value.existing is None
 
 
-def test_deletes_and_transactions_are_the_sdks(table: DynamoTable, server: Dynamo) -> None:
-    server.mishaps = [lambda request: answer(200, {})] * 2
-    table.write(Write(item=item(version=1), delete=True))
+def test_a_transaction_left_to_the_sdk_keeps_its_token(table: DynamoTable, server: Dynamo) -> None:
+    server.mishaps = [MISHAPS["cut behind the status"], lambda request: answer(200, {})]
     table.write(Write(item=item()), Write(item=item("B")))
-    assert all(by_sdk(asked) for asked in server.asked)
+    assert [by_sdk(asked) for asked in server.asked] == [False, True]
+    ours, theirs = (json.loads(asked.body)["ClientRequestToken"] for asked in server.asked)
+    assert ours == theirs
 
 
 def _after(said: bytes) -> Mishap:
@@ -285,6 +287,12 @@ def _stalled(request: Request) -> bytes:
     return b""
 
 
+@pytest.fixture
+def impatient(server: Dynamo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits long for what never comes; where something comes, patience has no end."""
+    monkeypatch.setattr(direct, "READ_SECONDS", 0.1)
+
+
 _THROTTLED = {"__type": "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException"}
 MISHAPS: dict[str, Mishap] = {
     "cut before it was written": lambda request: b"",
@@ -292,7 +300,6 @@ MISHAPS: dict[str, Mishap] = {
     "cut in the head": _after(b"HTTP/1.1 200 OK\r\nContent-Ty"),
     "cut behind the status": _after(b"HTTP/1.1 200 OK\r\n"),
     "cut in the body": _after(answer(200, {})[:-1]),
-    "no answer": _stalled,
     "500, not written": lambda request: raw(500, b"{}"),
     "500, written": _after(raw(500, b"{}")),
     "503 of a load balancer": lambda request: raw(503, b"<html>busy</html>", request_id=""),
@@ -331,6 +338,16 @@ def test_whatever_happens_somebody_elses_item_stays_and_is_seen(
         table.write(Write(item=item(index={"kind": "late"})))
     assert conflict.value.existing == item(version=1)
     assert server.items["A"] == theirs
+
+
+@pytest.mark.parametrize("mishap", MISHAPS)
+def test_whatever_happens_what_is_there_is_found(
+    table: DynamoTable, server: Dynamo, mishap: str
+) -> None:
+    DynamoTable("askonce").write(Write(item=item()))
+    server.mishaps = [MISHAPS[mishap]]
+    assert table.get("P", "A") == item(version=1)
+    assert [by_sdk(asked) for asked in server.asked] == [True, False, True]
 
 
 @pytest.mark.parametrize("mishap", MISHAPS)
@@ -377,13 +394,18 @@ def test_one_that_breaks_in_use_is_replaced_and_the_put_is_known_as_ours(
     assert server.items["B"]["v"] == {"N": "1"}
 
 
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("open_already", [True, False])
 def test_one_that_does_not_answer_is_not_waited_for_twice(
-    table: DynamoTable, server: Dynamo
+    table: DynamoTable, server: Dynamo, open_already: bool
 ) -> None:
-    table.write(Write(item=item()))
-    server.mishaps = [MISHAPS["no answer"]]
+    if open_already:
+        table.write(Write(item=item()))
+    server.asked.clear()
+    server.mishaps = [_stalled]
     table.write(Write(item=item("B")))
-    assert [by_sdk(asked) for asked in server.asked] == [False, False, True]
+    assert [by_sdk(asked) for asked in server.asked] == [False, True]
+    assert server.items["B"]["v"] == {"N": "1"}
 
 
 def test_threads_share_no_connection(table: DynamoTable, server: Dynamo) -> None:
@@ -402,21 +424,25 @@ def test_threads_share_no_connection(table: DynamoTable, server: Dynamo) -> None
 # Time and watching
 
 
-def test_a_direct_put_and_the_sdk_behind_it_end_within_the_time_that_is_counted_on(
-    table: DynamoTable,
+def test_a_direct_call_and_the_sdk_behind_it_end_within_the_time_that_is_counted_on(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    table.write(Write(item=item()))
-    sdk = aws.client("dynamodb", tries=1).meta.config
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    aws.client.cache_clear()
+    sdk = aws.client("dynamodb", region="us-east-1", tries=1).meta.config
+    aws.client.cache_clear()
     assert sdk.retries["total_max_attempts"] == 1
-    first = direct.CONNECT_SECONDS + 1.0  # READ_SECONDS, which these tests cut
+    first = direct.CONNECT_SECONDS + direct.READ_SECONDS
     longest_pause = 1.0
-    assert first + longest_pause + sdk.connect_timeout + 1.0 <= aws.WORST_CALL_SECONDS
+    second = sdk.connect_timeout + sdk.read_timeout
+    assert first + longest_pause + second <= aws.WORST_CALL_SECONDS
 
 
-def test_a_pause_follows_an_answer_that_settles_nothing_and_nothing_else(
+def test_a_pause_follows_an_answer_that_says_too_busy_and_no_other(
     table: DynamoTable, server: Dynamo, paused: list[float]
 ) -> None:
-    for mishap in ("cut after it was written", "no answer", "throttled"):
+    for mishap in ("cut after it was written", "no id", "throttled"):
         server.mishaps = [MISHAPS[mishap]]
         table.write(Write(item=item(mishap)))
     assert len(paused) == 1
