@@ -2,6 +2,8 @@
 # make test   the tests
 # make demo   plays the story through real webhooks, prints it, stops
 # make bench  how much CPU it takes to read what arrives, against its caps and against others
+# make package   the zip and the templates that go on AWS
+# make rehearse  deploys them on this machine, and plays the story there
 # make check  what a change must pass: tests, style, types, imports, packaging
 PYTHON ?= python3
 VENV   := .venv
@@ -9,7 +11,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 # make bench-repeats   how well repeats are recognised, beside what one would use instead
-.PHONY: setup run test demo bench bench-repeats check lint types package repeats-model lock clean
+.PHONY: setup run test demo bench bench-repeats check lint types package rehearse repeats-model lock clean
 
 setup: $(READY)
 
@@ -39,11 +41,20 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
+# What is packaged, deployed on this machine: an engine that makes the stacks and runs the zip.
+rehearse: setup package build/rehearsal/.ready
+	$(BIN)/python -m tests.rehearse
+
+build/rehearsal/.ready: tests/rehearsal.txt
+	$(PYTHON) -m venv build/rehearsal
+	build/rehearsal/bin/pip install --quiet --disable-pip-version-check --require-hashes -r tests/rehearsal.txt
+	touch $@
+
 package: setup
 	$(BIN)/askonce package
 	$(BIN)/python -m infra.runtime_check build/out dev
 
-check: lint types test package
+check: lint types test rehearse
 
 # The shipped scorer beside others, which need an environment of their own.
 bench-repeats:
@@ -66,6 +77,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 lock: setup
 	$(COMPILE) requirements.in -o requirements.txt
 	$(COMPILE) -c requirements.txt --extra dev pyproject.toml -o requirements-dev.txt
+	$(COMPILE) tests/rehearsal.in -o tests/rehearsal.txt
 
 clean:
 	rm -rf build $(VENV) .askonce

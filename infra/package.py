@@ -83,8 +83,7 @@ def _package_for(
     for name, own in configured.items():
         with tempfile.TemporaryDirectory() as temporary:
             made = Path(temporary)
-            _by_chalice(asked.staged, name, parts_of(own), made)
-            whole = template.importing(template.read(made / "sam.yaml"))
+            whole = by_chalice(asked.staged, name, parts_of(own), made)
             content = (made / "deployment.zip").read_bytes()
             if packed is None:
                 artefact.finish(made / "deployment.zip", zip_)
@@ -223,8 +222,8 @@ def _arns(model: str, region: str | None) -> Iterator[str]:
         yield f"arn:${{AWS::Partition}}:bedrock:*::foundation-model/{plain}"
 
 
-def _by_chalice(staged: Path, name: str, parts: Sequence[str], made: Path) -> None:
-    """Chalice's template and zip of one stage. `chalice package` by itself does not validate."""
+def by_chalice(staged: Path, name: str, parts: Sequence[str], made: Path) -> Any:
+    """The template of one stage; its zip is in `made`. `chalice package` itself validates nothing."""
     merge = staged / "merge.yaml"
     said = [ROOT / "infra" / file for part in parts for file in PARTS[part]]
     said += [ROOT / "infra" / file for file in SHARED]
@@ -243,6 +242,7 @@ def _by_chalice(staged: Path, name: str, parts: Sequence[str], made: Path) -> No
         *(chalice, "--project-dir", str(staged), "package", "--stage", name),
         *("--merge-template", str(merge), str(made)),
     )
+    return template.importing(template.read(made / "sam.yaml"))
 
 
 def _run(folder: Path, environment: Mapping[str, str], *command: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 from chalicelib import aws
 from chalicelib.aws import DynamoTable
 from chalicelib.ports import Table
+from tests import engines
 from tests.fakes import MemoryTable
 from tests.racing import Hooked, Interposed
 
@@ -31,6 +32,9 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def moto_process() -> Iterator[None]:
     """moto in the place of AWS for a module: it takes moto a while to get there."""
+    if engines.URL:
+        yield
+        return
     from moto import mock_aws
 
     with mock_aws():
@@ -40,6 +44,9 @@ def moto_process() -> Iterator[None]:
 @pytest.fixture
 def moto_bucket(moto_process: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """AWS in process with nothing but the stack of infra/resources.yaml; its bucket's name."""
+    if engines.URL:
+        yield engines.emptied(TABLE)
+        return
     from moto.core.base_backend import BackendDict
 
     from infra.local.aws import ENVIRONMENT
@@ -60,7 +67,7 @@ def moto_table(moto_bucket: str) -> DynamoTable:
     return DynamoTable(TABLE)
 
 
-@pytest.fixture(params=["memory", "moto"])
+@pytest.fixture(params=engines.KINDS)
 def table(request: pytest.FixtureRequest) -> Table:
     """The fake table, then the real one: what a test asserts holds for both."""
     if request.param == "memory":
@@ -68,7 +75,7 @@ def table(request: pytest.FixtureRequest) -> Table:
     return request.getfixturevalue("moto_table")  # type: ignore[no-any-return]  # pytest's own Any
 
 
-@pytest.fixture(params=["memory", "moto"])
+@pytest.fixture(params=engines.KINDS)
 def hooked(request: pytest.FixtureRequest) -> Hooked:
     """The same two, with a hook before each write."""
     if request.param == "memory":

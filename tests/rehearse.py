@@ -1,0 +1,319 @@
+"""`make rehearse`: what is packaged is deployed, by AWS's own command line, and a story played.
+
+On loopback, ministack stands for AWS: it makes the stacks of the templates, puts its API Gateway in
+front and runs the zip. A core and two edges, secrets in its Parameter Store; providers and desk are
+those of the local world. Then the store's tests are run with it as the engine.
+https://pypi.org/project/ministack/
+"""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import requests
+import tomli_w
+from werkzeug.serving import make_server
+from werkzeug.wrappers import Request, Response
+
+from chalicelib import settings
+from chalicelib.errors import ConfigurationError
+from connectors.signing import values
+from infra import package, template
+from infra.local import story
+from infra.local.client import Client
+from infra.local.desk import Desk
+from infra.local.events import Events
+from infra.local.front import QuietHandler, serve
+from infra.local.localise import SMTP_ENVIRONMENT, localised, missing_secrets, outside_addresses
+from infra.local.people import know_customers
+from infra.local.providers import MailServer
+from infra.local.records import Records
+from infra.local.site import Site
+from infra.local.world import Address
+
+ROOT = package.ROOT
+TOOLS = ROOT / "build" / "rehearsal" / "bin"
+PREFIX = "rehearsal"
+#: Stage -> the inboxes whose webhooks come to its API; "" takes what no other does.
+EDGES = {"edge-wechat": "wechat", "edge-rest": ""}
+#: Tests of what rests on the table: they ask the engine that this names instead of moto.
+STORE_TESTS = tuple(
+    f"tests/test_{name}.py" for name in ("table", "store", "tokens", "erasing", "crowd")
+)
+UNKNOWN_TO_ENGINE = ("AWS::SES::ReceiptRuleSet", "AWS::SES::ReceiptRule")
+_START_SECONDS = 60.0
+
+
+def main() -> int:
+    """Rehearse; the exit code is 0 if everything went as it should."""
+    started = time.monotonic()
+
+    def tell(what: str) -> None:
+        click.echo(f"{time.monotonic() - started:6.1f} s  {what}")
+
+    if not (TOOLS / "ministack").exists():
+        raise ConfigurationError("build/rehearsal is missing: make rehearse installs it")
+    with tempfile.TemporaryDirectory(prefix="askonce-rehearsal-") as temporary, engine() as url:
+        tell(f"ministack listens on {url}")
+        os.environ.update(_environment(url))
+        good = Rehearsal(Path(temporary), url, tell).play()
+        tell("the store's tests on this engine")
+        good = _store_tests(url) and good
+    tell("rehearsed" if good else "it did not go as it should")
+    return 0 if good else 1
+
+
+# AWS, on loopback
+
+
+@contextlib.contextmanager
+def engine() -> Iterator[str]:
+    """A ministack of our own on a free port; its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    own = {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port)}
+    own |= {"SFTP_ENABLED": "0", "IOT_MTLS_ENABLED": "0", "PATH": f"{TOOLS}:{os.environ['PATH']}"}
+    with tempfile.TemporaryFile() as output:
+        running = subprocess.Popen(
+            [TOOLS / "ministack"],
+            env={**os.environ, **own},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            _demand_listening(port, running)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # it starts others: one for each function
+                os.killpg(running.pid, signal.SIGKILL)
+            running.wait()
+
+
+def _demand_listening(port: int, running: "subprocess.Popen[bytes]") -> None:
+    until = time.monotonic() + _START_SECONDS
+    while time.monotonic() < until and running.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    raise ConfigurationError("ministack does not start")
+
+
+def _environment(url: str) -> dict[str, str]:
+    return {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "ASKONCE_PREFIX": PREFIX,
+        "ASKONCE_BUCKET": f"{PREFIX}-bytes-000000000000",
+    }
+
+
+def aws(*arguments: str) -> Any:
+    """What AWS's command line answers."""
+    done = subprocess.run(
+        [TOOLS / "aws", *arguments, "--output", "json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ConfigurationError(f"aws {' '.join(arguments[:2])}: {done.stderr.strip()}")
+    with contextlib.suppress(ValueError):
+        return json.loads(done.stdout)
+    return done.stdout
+
+
+def deploy(stage: str, out: Path) -> dict[str, str]:
+    """The stack of a stage, as docs/deploying.md says; its outputs."""
+    packaged = out / f"{stage}.packaged.yaml"
+    aws(
+        *("cloudformation", "package", "--template-file", str(out / f"{stage}.yaml")),
+        *("--s3-bucket", "code", "--output-template-file", str(packaged)),
+    )
+    aws(
+        *("cloudformation", "deploy", "--template-file", str(packaged), "--s3-bucket", "code"),
+        *("--stack-name", f"{PREFIX}-{stage}"),
+        *("--capabilities", "CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"),
+        *("--parameter-overrides", f"Prefix={PREFIX}"),
+    )
+    stack = aws("cloudformation", "describe-stacks", "--stack-name", f"{PREFIX}-{stage}")
+    outputs = stack["Stacks"][0].get("Outputs", ())
+    return {output["OutputKey"]: output["OutputValue"] for output in outputs}
+
+
+# The story
+
+
+class Rehearsal:
+    """One deployment, the providers and the desk around it."""
+
+    def __init__(self, folder: Path, url: str, tell: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._out = folder / "out"
+        self._url = url
+        self._tell = tell
+        #: Inbox -> its API.
+        self._apis: dict[str, str] = {}
+        self._domain = f"http://127.0.0.1:{domain_of(self._apis)}"
+        self._document = settings.read(ROOT / "askonce.toml")
+
+    def play(self) -> bool:
+        """True if the story ends as it should, twice: once with an edge made anew in between."""
+        site, desk = self._outside()
+        self._package(localised(self._document, self._domain, outside_addresses(site.origin)))
+        deploy("core", self._out)
+        self._tell("core is deployed")
+        for stage in EDGES:
+            self._deploy_edge(stage)
+        import app
+
+        know_customers(app.pipeline().store, self._document)
+        desk.start()
+        address = Address(page=site.origin, api=self._domain, environment={})
+        good = story.play(address, self._folder)
+        aws("cloudformation", "delete-stack", "--stack-name", f"{PREFIX}-edge-wechat")
+        self._deploy_edge("edge-wechat")
+        return good and self._asks_again(Client(address))
+
+    def _outside(self) -> tuple[Site, Desk]:
+        """The providers, which listen, and the desk, which will."""
+        records = Records(self._folder / "outside.sqlite")
+        mail = MailServer(records)
+        os.environ.update(missing_secrets(self._document, {}))
+        os.environ[SMTP_ENVIRONMENT] = f"smtp://127.0.0.1:{mail.start()}"
+        os.environ["ASKONCE_CONFIG"] = str(self._folder / "local.toml")
+        import app  # reads its prefix from the environment when it is imported
+
+        def secret() -> str:
+            own: Any = app.pipeline().deployment.helpdesk("desk").settings
+            return values(own.secret)[0]
+
+        desk = Desk(records, f"{self._domain}/replies/desk", secret)
+        site = Site(records, desk, Events(), app.pipeline, self._domain)
+        site.start(0)
+        return site, desk
+
+    def _package(self, config: dict[str, Any]) -> None:
+        """As for AWS, with the secrets in its Parameter Store."""
+        (self._folder / "local.toml").write_text(tomli_w.dumps(config), encoding="utf-8")
+        deployed = self._folder / "askonce.toml"
+        deployed.write_text(tomli_w.dumps(_in_parameter_store(config)), encoding="utf-8")
+        for name in _references(config):
+            _put_parameter(name, os.environ[name])
+        asked = package.Asked(["core", *EDGES], self._out, deployed)
+        found = package.package(asked, self._tell)
+        found += _linted(self._out)
+        if found:
+            raise ConfigurationError("\n".join(found))
+        _leave_out_what_the_engine_lacks(self._out / "core.yaml")
+        aws("s3", "mb", "s3://code")
+
+    def _deploy_edge(self, stage: str) -> None:
+        api = deploy(stage, self._out)["RestAPIId"]
+        self._apis[EDGES[stage]] = f"{self._url}/restapis/{api}/api/_user_request_"
+        self._tell(f"{stage} is deployed")
+
+    def _asks_again(self, client: Client) -> bool:
+        """What was known before an edge was made anew is known after: it is a repeat."""
+        before = _repeats(client)
+        client.say("li", "wechat", story.QUESTION)
+        until = time.monotonic() + story.PATIENCE_SECONDS
+        while time.monotonic() < until:
+            if _repeats(client) > before:
+                self._tell("edge-wechat was deleted and made anew: nothing is forgotten")
+                return True
+            time.sleep(0.1)
+        return False
+
+
+def _repeats(client: Client) -> int:
+    entries = (entry for ticket in client.state()["tickets"] for entry in ticket["entries"])
+    return sum(entry.get("verdict", {}).get("outcome") == "repeat" for entry in entries)
+
+
+def _leave_out_what_the_engine_lacks(path: Path) -> None:
+    """Its CloudFormation refuses a template that names what it cannot make, even on condition."""
+    whole = template.read(path)
+    made = {n: r for n, r in whole["Resources"].items() if r["Type"] not in UNKNOWN_TO_ENGINE}
+    template.write(whole | {"Resources": made}, path)
+
+
+def _linted(out: Path) -> list[str]:
+    """What cfn-lint finds in the templates, a line each."""
+    templates = sorted(str(path) for path in out.glob("*.yaml"))
+    command = [str(TOOLS / "cfn-lint"), "--format", "parseable", "--", *templates]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return (done.stdout + done.stderr).splitlines() if done.returncode else []
+
+
+def _references(config: Any) -> set[str]:
+    return set(re.findall(r"env:(\w+)", json.dumps(config)))
+
+
+def _in_parameter_store(config: Any) -> Any:
+    return json.loads(re.sub(r"env:(\w+)", rf"ssm:/{PREFIX}/\1", json.dumps(config)))
+
+
+def _put_parameter(name: str, value: str) -> None:
+    aws(
+        *("ssm", "put-parameter", "--name", f"/{PREFIX}/{name}", "--type", "SecureString"),
+        *("--value", value),
+    )
+
+
+def domain_of(apis: Mapping[str, str]) -> int:
+    """A custom domain's work: each inbox's calls go to its own API. Returns the port."""
+
+    @Request.application
+    def answer(request: Request) -> Response:
+        inbox = request.path.split("/")[2] if request.path.count("/") > 1 else ""
+        api = apis.get(inbox) or apis[""]
+        headers = {k: v for k, v in request.headers.items() if k.lower() != "host"}
+        path = request.full_path.removesuffix("?")
+        given = requests.request(
+            request.method, api + path, data=request.get_data(), headers=headers, timeout=30
+        )
+        kept = {
+            k: v
+            for k, v in given.headers.items()
+            if k.lower() not in ("transfer-encoding", "connection", "content-encoding",
+                                 "content-length", "date", "server")
+        }  # fmt: skip
+        return Response(given.content, given.status_code, kept)
+
+    server = make_server("127.0.0.1", 0, answer, threaded=True, request_handler=QuietHandler)
+    serve(server, "domain")
+    return int(server.port)
+
+
+def _store_tests(url: str) -> bool:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-n", "0", *STORE_TESTS],
+        cwd=ROOT,
+        env={**os.environ, "ASKONCE_TESTS_ENGINE": url},
+        check=False,
+    )
+    return done.returncode == 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except ConfigurationError as error:
+        sys.exit(str(error))
