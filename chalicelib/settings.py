@@ -79,7 +79,7 @@ class Document(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    public_url: str = Field(pattern=r"^(https?://[^\s?#]+|env:\w+)$")
+    public_url: str = Field(pattern=r"^(https?://[^\s?#]+|(env|ssm|secretsmanager):\S+)$")
     helpdesk: str
     inboxes: dict[_Name, dict[str, Any]] = {}
     helpdesks: dict[_Name, dict[str, Any]] = {}

@@ -155,12 +155,12 @@ def faults(out: Path, wanted: set[str], architecture: str) -> Iterator[str]:
     for name in sizes:
         if name.partition("/")[0] in ("tests", "infra"):
             yield f"{name} must not be in the zip"
-        if name.endswith(".py") and _compiled(name) not in sizes:
+        if name.endswith(".py") and compiled(name) not in sizes:
             yield f"{name} is not compiled"
     yield from _too_large(out.stat().st_size, sizes)
 
 
-def _compiled(name: str) -> str:
+def compiled(name: str) -> str:
     folder, _, module = name.rpartition("/")
     tag = f"cpython-{sys.version_info.major}{sys.version_info.minor}"
     compiled = f"__pycache__/{module.removesuffix('.py')}.{tag}.pyc"

@@ -64,7 +64,7 @@ def package(asked: Asked, say: Say = click.echo) -> list[str]:
     ConfigurationError for a stage or a setting that cannot be packaged.
     """
     configured = stages(asked)
-    _demand_good_settings(asked.config)
+    demand_good_settings(asked.config)
     stage(asked)
     asked.out.mkdir(parents=True, exist_ok=True)
     found: list[str] = []
@@ -132,7 +132,7 @@ def parts_of(own: Mapping[str, Any]) -> list[str]:
     return parts
 
 
-def _demand_good_settings(config: Path) -> None:
+def demand_good_settings(config: Path) -> None:
     """ConfigurationError with a line for each fault; secrets are not read."""
     from infra.local.localise import faults_of_shape
 
@@ -223,7 +223,7 @@ def _arns(model: str, region: str | None) -> Iterator[str]:
 
 
 def by_chalice(staged: Path, name: str, parts: Sequence[str], made: Path) -> Any:
-    """The template of one stage; its zip is in `made`. `chalice package` itself validates nothing."""
+    """The template of one stage; its zip is in `made`. `chalice package` validates nothing."""
     merge = staged / "merge.yaml"
     said = [ROOT / "infra" / file for part in parts for file in PARTS[part]]
     said += [ROOT / "infra" / file for file in SHARED]

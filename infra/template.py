@@ -19,7 +19,7 @@ _VISIBILITY_TIMEOUTS = 6
 _MIN_MEMORY, _API_SECONDS = 512, 29
 
 
-class _Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):
     """YAML with CloudFormation's short forms, in their long forms."""
 
 
@@ -33,7 +33,7 @@ def _long_form(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> Any:
     return {name: loader.construct_mapping(node, deep=True)}  # type: ignore[arg-type]  # the last kind of node there is
 
 
-_Loader.add_multi_constructor("!", _long_form)
+Loader.add_multi_constructor("!", _long_form)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -45,7 +45,7 @@ class _Dumper(yaml.SafeDumper):
 
 def read(path: Path) -> Any:
     """A template, intrinsic functions in their long forms."""
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506  # a SafeLoader with harmless tags
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)  # noqa: S506  # a SafeLoader with harmless tags
 
 
 def write(template: Any, path: Path) -> None:
