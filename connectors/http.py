@@ -13,8 +13,6 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
-
 from chalicelib.errors import DeliveryError, RejectedError, RetryableError
 
 CONNECT_SECONDS, READ_SECONDS = 3.0, 10.0
@@ -102,6 +100,7 @@ def exchange(
 
 def _patiently(once: Callable[[], Answer], *, repeatable: bool) -> Answer:
     """Up to three times at once: what is repeatable, and what was never sent."""
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
     def again(error: BaseException) -> bool:
         return (

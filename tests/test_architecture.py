@@ -107,6 +107,7 @@ SHARED_BY_CONNECTORS |= {"connectors.quoting", "connectors.tnef"} | {
         "sms_message",
         "sms_text",
         "sns",
+        "hs256",
         "vonage_proof",
         "zammad_articles",
         "qiyu_events",

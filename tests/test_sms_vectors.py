@@ -17,7 +17,7 @@ import pytest
 from chalicelib.errors import SignatureError
 from chalicelib.ports import Connector, WebhookRequest
 from chalicelib.schema import Message, Receipt
-from connectors import sms_text, sns, vonage_proof
+from connectors import hs256, sms_text, sns, vonage_proof
 from connectors.channels import sms_aliyun
 from tests.recorded import SHARED, connector
 from tests.samples_sms import ALIYUN, AWS, TENCENT, VONAGE
@@ -65,7 +65,7 @@ def vonage(record: Any) -> tuple[Connector, WebhookRequest]:
     now = re.search(rb'"timestamp": "(\d{10})"', request.body)
     at = float(now[1]) if now else request.received_at.timestamp()
     if token := request.header("authorization"):
-        at = vonage_proof.claims(token.removeprefix("Bearer "), [*secret.values()])["iat"]
+        at = hs256.claims(token.removeprefix("Bearer "), [*secret.values()])["iat"]
     return connector("sms_vonage", settings, "https://hooks.example.com/vonage"), moved(request, at)
 
 

@@ -29,7 +29,6 @@ from pydantic import (
 from chalicelib.errors import PayloadError
 from chalicelib.ports import Capabilities, InboxContext, WebhookRequest, WebhookResponse
 from chalicelib.schema import Kind, Message, Raw, Receipt
-from connectors import mail_out
 from connectors.mail_channel import FILES, Arrival, Letter, MailboxSettings, MailConnector
 from connectors.signing import Secrets, StandardWebhook
 
@@ -128,6 +127,8 @@ class EmailMime(MailConnector):
         return WebhookResponse(status=202)
 
     def post(self, message: Message, letter: Letter) -> str:
+        from connectors import mail_out
+
         mail = letter.mail.as_bytes()
         if self.settings.out == "ses":
             return mail_out.send_by_ses(self.settings.region, letter.to, mail)
@@ -138,5 +139,7 @@ class EmailMime(MailConnector):
         return letter.message_id
 
     def sent_by_us(self, original: str) -> bool:
+        from connectors import mail_out
+
         by_ses = self.settings.out == "ses" and mail_out.made_by_ses(original)
         return by_ses or super().sent_by_us(original)

@@ -28,7 +28,7 @@ from chalicelib.ports import (
     WebhookResponse,
 )
 from chalicelib.schema import Channel, Delivery, Kind, Message, Part, Raw, Receipt
-from connectors import http, sms_message, sms_text, vonage_proof
+from connectors import hs256, http, sms_message, sms_text, vonage_proof
 from connectors.signing import Secret, Secrets, basic_auth, demand_fresh, equal, equals_any, values
 
 #: The Messages API takes no longer text, and the SMS API cuts one into parts by itself.
@@ -94,7 +94,7 @@ class VonageSms(Connector):
         scheme, _, token = request.header("authorization").partition(" ")
         if scheme != "Bearer":
             raise SignatureError("the authorization is no bearer token")
-        claims = vonage_proof.claims(token, values(self.settings.signature_secret))
+        claims = hs256.claims(token, values(self.settings.signature_secret))
         digest = hashlib.sha256(request.body).hexdigest()
         if not equal(str(claims.get("payload_hash", "")), digest):
             raise SignatureError("payload_hash does not match")

@@ -56,7 +56,7 @@ from chalicelib.schema import (
     digest,
     message_id,
 )
-from connectors.mime import safe_name
+from connectors.mail_headers import safe_name
 from connectors.signing import Secret, Secrets, values
 from connectors.webchat_tokens import Tokens
 
