@@ -98,7 +98,8 @@ def granted() -> list[Any]:
 
 # What the template says
 
-RESOURCES = template.merged(*(INFRA / f"{n}.yaml" for n in ("resources", "security", "ses")))
+PARTS = ("resources", "security", "ses", "watching")
+RESOURCES = template.merged(*(INFRA / f"{part}.yaml" for part in PARTS))
 _OF_THE_KEY = {"Fn::GetAtt": ["Key", "Arn"]}
 #: Type -> where it names the key that seals it.
 SEALED: dict[str, tuple[str | int, ...]] = {
@@ -180,6 +181,16 @@ def test_mail_is_scanned_and_goes_where_the_worker_may_fetch_it() -> None:
         g.function for g in granted() if g.action == "s3:GetObject" and fnmatchcase(key, g.pattern)
     }
     assert readers == {"forward"}
+
+
+def test_only_our_receipt_rule_puts_mail_into_the_bucket() -> None:
+    ((_, rule),) = resources("AWS::SES::ReceiptRule")
+    ((_, rules),) = resources("AWS::SES::ReceiptRuleSet")
+    policy = RESOURCES["Resources"]["MailBucketPolicy"]["Properties"]["PolicyDocument"]
+    (allow,) = (s for s in policy["Statement"] if s["Effect"] == "Allow")
+    source = allow["Condition"]["StringEquals"]["aws:SourceArn"]["Fn::Sub"]
+    made, own = rules["RuleSetName"]["Fn::Sub"], rule["Rule"]["Name"]["Fn::Sub"]
+    assert source.endswith(f":receipt-rule-set/{made}:receipt-rule/{own}")
 
 
 def test_without_recipients_nothing_of_ses_is_made() -> None:
