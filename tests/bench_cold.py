@@ -129,11 +129,9 @@ def cpu_ms(start: Start, environment: Mapping[str, str]) -> float:
     """Of one start. SystemExit if it did not answer well."""
     event = BUILD / "event.json"
     event.write_text(event_json(start.channel), encoding="utf-8")
-    command = [sys.executable, "-I", "-S", "-B", str(APPS / "once.py"), str(start.folder)]
+    command = [sys.executable, "-ISB", str(APPS / "once.py"), str(start.folder)]
     null = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
-    process = os.posix_spawn(
-        sys.executable, [*command, str(event)], environment, file_actions=null
-    )
+    process = os.posix_spawn(sys.executable, [*command, str(event)], environment, file_actions=null)
     _, status, used = os.wait4(process, 0)
     if status:
         raise SystemExit(f"{start.what}: its first webhook failed")

@@ -1,6 +1,6 @@
 """A DynamoDB that says yes to everything, as fast as Python can: `python tests/bench_stub.py`.
 
-Prints its port, then answers until it is ended. Nothing is stored: what is measured is whoever asks.
+Prints its port, then answers until it is ended. Nothing is stored: measured is whoever asks.
 """
 
 import asyncio

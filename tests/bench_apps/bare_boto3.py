@@ -1,7 +1,9 @@
 """What one writes first: a Chalice route that puts one item with boto3."""
 
+from typing import Any
+
 import boto3
-from chalice import Chalice
+from chalice.app import Chalice
 
 app = Chalice(app_name="bare")
 client = boto3.client("dynamodb")
@@ -11,7 +13,7 @@ client = boto3.client("dynamodb")
     "/webhooks/{inbox}", methods=["POST"], content_types=["application/x-www-form-urlencoded"]
 )
 def webhook(inbox: str) -> dict[str, str]:
-    request = app.current_request
+    request: Any = app.current_request
     client.put_item(
         TableName="askonce",
         Item={

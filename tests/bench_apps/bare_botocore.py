@@ -1,17 +1,19 @@
-"""What one writes first: a Chalice route that puts one item with botocore, which is less to import."""
+"""The same with botocore alone, which is less to import."""
+
+from typing import Any
 
 from botocore.session import get_session
-from chalice import Chalice
+from chalice.app import Chalice
 
 app = Chalice(app_name="bare")
-client = get_session().create_client("dynamodb")
+client: Any = get_session().create_client("dynamodb")
 
 
 @app.route(
     "/webhooks/{inbox}", methods=["POST"], content_types=["application/x-www-form-urlencoded"]
 )
 def webhook(inbox: str) -> dict[str, str]:
-    request = app.current_request
+    request: Any = app.current_request
     client.put_item(
         TableName="askonce",
         Item={

@@ -1,4 +1,4 @@
-"""One invocation in a fresh process, as Lambda starts it: `python -I -S -B once.py FOLDER EVENT`."""
+"""One invocation in a fresh process, as Lambda starts it: `python -ISB once.py FOLDER EVENT`."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def main() -> None:
     sys.path.insert(0, folder)
     import app
 
-    answer: dict[str, Any] = app.app(json.loads(Path(event).read_bytes()), Context())  # type: ignore[arg-type]  # as far as it is asked
+    answer: dict[str, Any] = app.app(json.loads(Path(event).read_bytes()), Context())
     sys.stdout.flush()
     os._exit(0 if answer["statusCode"] < 300 else 1)  # the end of a process is nobody's wait
 
