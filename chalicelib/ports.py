@@ -79,6 +79,13 @@ class PluginSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
+def urls_of(settings: PluginSettings) -> list[str]:
+    """The addresses among settings: those called `url`, or that end in `_url`."""
+    named = [value for name, value in settings if name == "url" or name.endswith("_url")]
+    plain = (v.get_secret_value() if hasattr(v, "get_secret_value") else v for v in named)
+    return [str(value) for value in plain if value]
+
+
 @dataclass(frozen=True, kw_only=True)
 class SendWindow:
     """What a customer's act allows us: so many messages, for so long."""
@@ -184,6 +191,10 @@ class Connector(ABC):
     def fetch(self, attachment: Attachment) -> bytes:
         """The bytes behind `attachment.source`. RetryableError or RejectedError, nothing else."""
         raise NotImplementedError(f"{self.name} sends its files inline")
+
+    def endpoints(self) -> Sequence[str]:
+        """Where it sends: addresses that `askonce check --stage` tries to reach."""
+        return urls_of(self.settings)
 
     def response_headers(self, request: WebhookRequest) -> Mapping[str, str]:
         """Headers that every answer to this request needs, refusals too (CORS)."""
@@ -423,6 +434,10 @@ class Helpdesk(ABC):
     def fetch(self, attachment: Attachment) -> bytes:
         """The bytes behind an agent's file. RetryableError, RejectedError."""
         raise NotImplementedError(f"{self.name} sends no files")
+
+    def endpoints(self) -> Sequence[str]:
+        """What it calls: addresses that `askonce check --stage` tries to reach."""
+        return urls_of(self.settings)
 
     def url_of(self, ticket_id: str) -> str:
         """Where agents see the ticket; '' where that is not known."""

@@ -93,6 +93,11 @@ def send_by_ses(
     return ses_message_id(str(answer["MessageId"]), region)
 
 
+def ses_endpoint(region: str) -> str:
+    """Where SES is called: https://docs.aws.amazon.com/general/latest/gr/ses.html"""
+    return f"https://email.{region}.amazonaws.com"
+
+
 def ses_message_id(own_id: str, region: str) -> str:
     """The Message-ID header that SES puts in place of ours."""
     host = "email" if region == "us-east-1" else region

@@ -273,10 +273,23 @@ def demo(own_world: bool, helpdesk: str, folder: Path) -> None:  # click's flag
 
 
 @main.command()
+@click.option("--stage", help="Of .chalice/config.json: look at its deployment, too.")
+@click.option("--api-url", help="Where the stage's API is, where no stack can be asked.")
+@click.option("--stack", help="Of CloudFormation, that knows where its API is.")
+@click.option("--prefix", help="Of the deployment; also $ASKONCE_PREFIX; else askonce.")
 @config_option
 @plain_errors
-def check(config: Path) -> None:
-    """Look for faults in the configuration: a line for each, exit code 2."""
+def check(
+    stage: str | None, api_url: str | None, stack: str | None, prefix: str | None, config: Path
+) -> None:  # the flags of one command
+    """Look for faults in the configuration: a line for each, exit code 2.
+
+    With --stage also: whether secrets can be read, providers be reached, and table, queues and
+    bucket are there; and for each inbox what to enter in its provider's console. Shows no secret.
+    """
+    if stage:
+        _check_stage(stage, config, prefix, api_url, stack)
+        return
     from chalicelib import settings
     from connectors.registry import CONNECTORS, HELPDESKS
     from infra.local.localise import NoTokens
@@ -286,6 +299,30 @@ def check(config: Path) -> None:
     if faults:
         raise ConfigurationError("\n".join(f"{config.name}: {fault}" for fault in faults))
     click.echo(f"{config.name}: {len(document.inboxes)} inboxes, no faults")
+
+
+def _check_stage(
+    name: str, config: Path, prefix: str | None, api_url: str | None, stack: str | None
+) -> None:
+    from chalicelib import settings
+    from infra import readiness
+
+    ready = readiness.Readiness(
+        readiness.stage(name, Path(".chalice/config.json")),
+        settings.read(config),
+        readiness.prefix_of(prefix),
+        api_url or (readiness.api_of(stack) if stack else None),
+    )
+    click.echo(f"stage {name}: {' and '.join(ready.stage.parts)}, deployment {ready.prefix}")
+    faults = 0
+    for finding in ready.findings():
+        faults += finding.fault is not None
+        click.echo(f"  {finding}")
+    for line in ready.addresses():
+        click.echo(line)
+    click.echo(f"{faults or 'no'} faults")
+    if faults:
+        sys.exit(2)
 
 
 @main.command()

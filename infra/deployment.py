@@ -50,7 +50,7 @@ _DENIED = (
 _UNKNOWN = "AWS does not know your credentials, or they ran out: log in again, or set AWS_PROFILE"
 _ABSENT = (
     "AWS has nothing of the deployment {prefix} here ({operation}): "
-    "is the prefix right, and the region (AWS_REGION), and the account?"
+    "is the prefix right, and the region (AWS_DEFAULT_REGION), and the account?"
 )
 _WORDS = {
     "AccessDenied": _DENIED,
@@ -64,13 +64,15 @@ _WORDS = {
     "SignatureDoesNotMatch": _UNKNOWN,
     "UnrecognizedClientException": _UNKNOWN,
     "AWS.SimpleQueueService.NonExistentQueue": _ABSENT,
+    "404": _ABSENT,  # of S3, whose head has no body to say more
+    "403": _DENIED,
     "NoSuchBucket": _ABSENT,
     "QueueDoesNotExist": _ABSENT,
     "ResourceNotFoundException": _ABSENT,
     "NoCredentialsError": "there are no AWS credentials: log in, or set AWS_PROFILE",
     "PartialCredentialsError": "the AWS credentials are not whole: log in, or set AWS_PROFILE",
     "ProfileNotFound": "there is no such AWS profile: AWS_PROFILE names another",
-    "NoRegionError": "no AWS region is named: set AWS_REGION",
+    "NoRegionError": "no AWS region is named: set AWS_DEFAULT_REGION",
 }
 
 

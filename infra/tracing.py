@@ -72,7 +72,7 @@ def of_deployment(prefix: str, wanted: str, since: datetime) -> list[Line]:
     if not groups:
         raise ConfigurationError(
             f"there are no logs under /askonce/{prefix}/ here: is the prefix right, and the "
-            "region (AWS_REGION), and the account?"
+            "region (AWS_DEFAULT_REGION), and the account?"
         )
     own = list(_found(logs, groups, wanted, since))
     said = {str(li["message"]) for li in own if li.get("request") == wanted and "message" in li}

@@ -253,7 +253,7 @@ def denied(code: str, operation: str) -> ClientError:
         (denied("ExpiredToken", "Scan"), "log in again, or set AWS_PROFILE"),
         (denied("InternalError", "Scan"), "AWS: InternalError Scan"),
         (NoCredentialsError(), "there are no AWS credentials"),
-        (NoRegionError(), "set AWS_REGION"),
+        (NoRegionError(), "set AWS_DEFAULT_REGION"),
     ],
 )
 def test_what_aws_says_is_one_line_and_no_traceback(

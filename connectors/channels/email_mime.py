@@ -102,6 +102,12 @@ class EmailMime(MailConnector):
         if settings.out == "ses":  # it makes a Message-ID of its own each time
             vars(self)["capabilities"] = replace(type(self).capabilities, resends_safely=False)
 
+    def endpoints(self) -> Sequence[str]:
+        from connectors import mail_out
+
+        by_ses = self.settings.out == "ses"
+        return [mail_out.ses_endpoint(self.settings.region)] if by_ses else super().endpoints()
+
     def verify(self, request: WebhookRequest) -> None:
         envelope = request.header(ENVELOPE_HEADER).encode("utf-8", "surrogatepass")
         self._signature.verify(request, envelope + b"." + request.body)

@@ -13,7 +13,7 @@ HTTP (every check of connectors/sns.py).
 import json
 import re
 from base64 import b64decode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
 from functools import lru_cache
@@ -210,6 +210,9 @@ class EmailSes(MailConnector, FetchingConnector):
         return [self.receipt(known, *became, request)]
 
     # Out
+
+    def endpoints(self) -> Sequence[str]:
+        return [self.settings.api_url or mail_out.ses_endpoint(self.settings.region)]
 
     def post(self, message: Message, letter: Letter) -> str:
         return mail_out.send_by_ses(

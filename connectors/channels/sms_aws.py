@@ -123,6 +123,9 @@ class AwsSms(Connector):
         """The text, numbered where it is long."""
         return sms_message.pieces(message, _MAX_UNITS)
 
+    def endpoints(self) -> Sequence[str]:
+        return [self.settings.api_url or f"https://sms-voice.{self.settings.region}.amazonaws.com"]
+
     def send(self, message: Message) -> str:
         text = sms_text.within(message.text, _MAX_UNITS)
         asked = {

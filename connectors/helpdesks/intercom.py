@@ -98,13 +98,16 @@ class Intercom(Helpdesk):
         super().__init__(settings, name)
         self._api = DeskCalls(
             self,
-            settings.url or _HOSTS[settings.region][0],
+            self.endpoints()[0],
             lambda: {
                 "Authorization": f"Bearer {settings.access_token.get_secret_value()}",
                 "Intercom-Version": _VERSION,
             },
             explain=_words,
         )
+
+    def endpoints(self) -> Sequence[str]:
+        return [self.settings.url or _HOSTS[self.settings.region][0]]
 
     # Out
 
