@@ -206,7 +206,6 @@ PNG = base64.b64decode(
 )
 _BY_LAMBDA = "asked by Lambda itself: when it sets a source up, writes a log, gives a record up"
 _DENIED = "used in tests/test_denied.py"
-_AS_THERE = "a step that other functions take here, too, and this one when they left it undone"
 #: (function, action, resource) -> why the story does not use it.
 NOT_HERE: dict[tuple[str, str, str], str] = {
     ("*", "logs:*", "*"): _BY_LAMBDA,
@@ -220,7 +219,13 @@ NOT_HERE: dict[tuple[str, str, str], str] = {
     ("*", "sqs:ChangeMessageVisibility", "*"): _DENIED,
     ("*", "dynamodb:DeleteItem", "*"): _DENIED,
     ("forward", "s3:ListBucket", "*"): _DENIED,
-    ("tick", "*", "*"): _DENIED,
+    ("tick", "dynamodb:GetItem", "*"): _DENIED,
+    ("tick", "dynamodb:BatchGetItem", "*"): _DENIED,
+    ("tick", "dynamodb:Query", "*"): _DENIED,
+    ("tick", "dynamodb:PutItem", "*"): _DENIED,
+    ("tick", "dynamodb:UpdateItem", "*"): _DENIED,
+    ("tick", "sqs:SendMessage", "*"): _DENIED,
+    ("tick", "kms:GenerateDataKey", "*"): _DENIED,
     ("*", "sqs:GetQueueUrl", "*"): "one process asks once for all functions; on AWS each does",
     ("api_handler", "s3:GetObject", "*/attachments/*"): "agents of the sandbox desk send no files",
     ("deliver", "s3:GetObject", "*"): "agents of the sandbox desk send no files",
