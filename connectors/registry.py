@@ -1,51 +1,50 @@
-"""Which connectors and helpdesks there are: one line each, imported when one is first used.
+"""Which connectors and helpdesks there are: the files of two folders, imported when first used.
 
-The key is the module's name, the class's `name`, and the folder of its samples. Being here is
-being tested (tests/test_conformance.py).
+A file's name is the registry's key, its class's `name`, and the folder of its samples. Being there
+is being tested (tests/test_conformance.py).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from importlib import import_module
-from typing import Any, cast
+from importlib.util import find_spec
+from typing import Generic, TypeVar
 
 from chalicelib.ports import Connector, Helpdesk
 
-_CONNECTORS = {
-    "email_mailgun": "EmailMailgun",
-    "email_mime": "EmailMime",
-    "email_postmark": "EmailPostmark",
-    "email_sendgrid": "EmailSendGrid",
-    "email_ses": "EmailSes",
-    "sms_aliyun": "AliyunSms",
-    "sms_aws": "AwsSms",
-    "sms_tencent": "TencentSms",
-    "sms_twilio": "TwilioSms",
-    "sms_vonage": "VonageSms",
-    "webchat": "WebChat",
-    "wechat": "WeChat",
-    "wechat_miniprogram": "MiniProgram",
-    "wecom": "WeCom",
-    "wecom_kf": "WeComKf",
-}
-_HELPDESKS = {
-    "chatwoot": "Chatwoot",
-    "freshdesk": "Freshdesk",
-    "intercom": "Intercom",
-    "qiyu": "Qiyu",
-    "request_tracker": "RequestTracker",
-    "sandbox": "Sandbox",
-    "webhook": "WebhookDesk",
-    "zammad": "Zammad",
-    "zendesk": "Zendesk",
-}
+T = TypeVar("T", bound=Connector | Helpdesk)
 
 
-def _lazily(package: str, classes: Mapping[str, str]) -> dict[str, Callable[[], Any]]:
-    def load(module: str, name: str) -> Any:
-        return getattr(import_module(f"connectors.{package}.{module}"), name)
+class _Folder(Mapping[str, Callable[[], type[T]]], Generic[T]):
+    """{module of a package: how to get the class in it that implements a port}."""
 
-    return {m: (lambda m=m, c=c: load(m, c)) for m, c in classes.items()}  # type: ignore[misc]
+    def __init__(self, package: str, port: type[T]) -> None:
+        self._package, self._port = package, port
+
+    def __getitem__(self, name: str) -> Callable[[], type[T]]:
+        module = f"{self._package}.{name}"
+        # One file is looked for: listing them all would import `inspect` at a cold start.
+        if name.startswith("_") or not name.isidentifier() or find_spec(module) is None:
+            raise KeyError(name)
+        return partial(self._load, module, name)
+
+    def __iter__(self) -> Iterator[str]:
+        from pkgutil import iter_modules
+
+        yield from sorted(m.name for m in iter_modules(import_module(self._package).__path__))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def _load(self, module: str, name: str) -> type[T]:
+        for kind in vars(import_module(module)).values():
+            if not isinstance(kind, type) or not issubclass(kind, self._port):
+                continue
+            if getattr(kind, "name", "") == name:
+                return kind
+        file = f"{module.replace('.', '/')}.py"
+        raise TypeError(f'{file} has no {self._port.__name__} with name = "{name}"')
 
 
-CONNECTORS = cast(Mapping[str, Callable[[], type[Connector]]], _lazily("channels", _CONNECTORS))
-HELPDESKS = cast(Mapping[str, Callable[[], type[Helpdesk]]], _lazily("helpdesks", _HELPDESKS))
+CONNECTORS = _Folder("connectors.channels", Connector)  # type: ignore[type-abstract]  # only asked for subclasses
+HELPDESKS = _Folder("connectors.helpdesks", Helpdesk)  # type: ignore[type-abstract]  # likewise
