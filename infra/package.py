@@ -32,7 +32,14 @@ ENVIRONMENT = {"AWS_DEFAULT_REGION": "us-east-1", "PYTHONDONTWRITEBYTECODE": "1"
 ARCHITECTURES = ("x86_64", "arm64")
 #: Part of a deployment -> what infra/ says of it. Every stack is told where the rest is.
 PARTS = {
-    "core": ("resources.yaml", "overrides.yaml", "security.yaml", "ses.yaml", "watching.yaml"),
+    "core": (
+        "resources.yaml",
+        "overrides.yaml",
+        "security.yaml",
+        "ses.yaml",
+        "network.yaml",
+        "watching.yaml",
+    ),
     "edge": ("edge.yaml", "edge_watching.yaml"),
 }
 SHARED = ("shared.yaml",)
@@ -55,7 +62,7 @@ class Asked:
     @property
     def staged(self) -> Path:
         """What Chalice packs, laid out as it wants it."""
-        return self.out.parent / "stage"
+        return self.out.resolve().parent / "stage"
 
 
 def package(asked: Asked, say: Say = click.echo) -> list[str]:

@@ -166,6 +166,20 @@ def test_the_api_takes_no_more_than_it_is_told(templates: dict[str, Any]) -> Non
     assert own["ThrottlingRateLimit"] == {"Ref": "RequestsPerSecond"}
 
 
+def test_what_calls_providers_may_be_given_a_fixed_address_and_nothing_else_is(core: Any) -> None:
+    placed = {
+        name: f["VpcConfig"] for name, f in template.functions(core).items() if "VpcConfig" in f
+    }
+    assert set(placed) == {"Forward", "Deliver", "Tick"}
+    for condition, chosen, otherwise in (held["Fn::If"] for held in placed.values()):
+        assert condition == "InVpc"
+        assert chosen["SubnetIds"] == {"Ref": "SubnetIds"}
+        assert otherwise == {"Ref": "AWS::NoValue"}
+    roles = core["Resources"]["InVpcPolicy"]["Properties"]["Roles"]
+    assert roles == [{"Ref": f"{name}Role"} for name in ("Forward", "Deliver", "Tick")]
+    assert all(role["Ref"] in core["Resources"] for role in roles)
+
+
 # What breaks the rules is not made
 
 
