@@ -17,6 +17,7 @@ import random
 import re
 import time
 import zlib
+from binascii import b2a_base64
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -72,6 +73,10 @@ class Signer:
         )
 
 
+def _base64(binary: bytes) -> str:
+    return b2a_base64(binary, newline=False).decode()
+
+
 def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
@@ -104,7 +109,7 @@ class Direct:
 
         Takes as long as one try of the SDK and the pause behind it, at most.
         """
-        body = json.dumps(request).encode()
+        body = json.dumps(request, default=_base64).encode()
         headers = self._headers | {
             "x-amz-date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()),
             "x-amz-target": f"DynamoDB_20120810.{operation}",

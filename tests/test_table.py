@@ -40,6 +40,18 @@ def test_an_item_comes_back_as_it_was_put(table: Table) -> None:
     assert stored(table) == item(index=index, expires_at=expires_at, version=1)
 
 
+@pytest.mark.parametrize("size", [1, aws.PACKED_FROM, 350_000])
+def test_a_body_of_any_length_comes_back_by_every_way(table: Table, size: int) -> None:
+    long = replace(item(), body="茶" * size)
+    put(table, long)
+    with pytest.raises(ConflictError) as conflict:
+        put(table, item())
+    with pytest.raises(ConflictError) as cancelled:
+        put(table, item("B"), item())
+    assert conflict.value.existing == cancelled.value.existing == replace(long, version=1)
+    assert stored(table) == table.query("P", "A", "B")[0] == replace(long, version=1)
+
+
 def test_what_was_never_put_is_not_there(table: Table) -> None:
     assert table.get("P", "A") is None
 

@@ -12,6 +12,7 @@ from chalicelib.aws import DynamoTable
 from infra.local.aws import ENVIRONMENT
 from tests.conftest import TABLE
 from tests.test_table import (  # noqa: F401  # run here with another table
+    test_a_body_of_any_length_comes_back_by_every_way,
     test_a_deleted_item_is_gone_and_may_be_put_anew,
     test_a_query_takes_a_range_in_order,
     test_a_transaction_of_which_one_part_conflicts_writes_nothing,

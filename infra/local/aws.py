@@ -216,7 +216,11 @@ def _put_item(table: str, item: dict[str, Any]) -> dict[str, str]:
         "path": "/",
         "target": "DynamoDB_20120810.PutItem",
         "type": "application/x-amz-json-1.0",
-        "body": json.dumps({"TableName": table, "Item": item}, ensure_ascii=False),
+        "body": json.dumps(
+            {"TableName": table, "Item": item},
+            ensure_ascii=False,
+            default=lambda binary: base64.b64encode(binary).decode(),
+        ),
     }
 
 
