@@ -72,6 +72,7 @@ def package(asked: Asked, say: Say = click.echo) -> list[str]:
     """
     configured = stages(asked)
     demand_good_settings(asked.config)
+    _demand_known_inboxes(configured, settings.read(asked.config), asked.config.name)
     stage(asked)
     asked.out.mkdir(parents=True, exist_ok=True)
     found: list[str] = []
@@ -145,6 +146,20 @@ def demand_good_settings(config: Path) -> None:
 
     if found := faults_of_shape(settings.read(config)):
         raise ConfigurationError("\n".join(f"{config.name}: {fault}" for fault in found))
+
+
+def _demand_known_inboxes(
+    configured: Mapping[str, Any], document: settings.Document, config: str
+) -> None:
+    """ConfigurationError for a stage that serves an inbox that there is not."""
+    for name, own in configured.items():
+        served = str(own.get("environment_variables", {}).get("ASKONCE_INBOXES", "*"))
+        for inbox in (word.strip() for word in served.split(",")):
+            if inbox != "*" and inbox not in document.inboxes:
+                raise ConfigurationError(
+                    f".chalice/config.json: stage {name} serves {inbox}, which is no inbox of "
+                    f"{config}: it has {', '.join(document.inboxes)}"
+                )
 
 
 # Staging

@@ -254,6 +254,12 @@ def test_settings_with_a_fault_are_not_packaged(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_stage_that_serves_an_inbox_that_there_is_not_is_not_packaged(tmp_path: Path) -> None:
+    config = package.ROOT / "examples" / "deployed.toml"
+    with pytest.raises(ConfigurationError, match="stage edge-rest serves email, which is no inbox"):
+        package.package(package.Asked(("core", "edge-rest"), tmp_path / "out", config))
+
+
 def test_secrets_are_not_read_to_package(tmp_path: Path) -> None:
     config = tmp_path / "askonce.toml"
     written = (package.ROOT / "askonce.toml").read_text(encoding="utf-8")
