@@ -194,15 +194,18 @@ class MailConnector(Connector):
     def receipt(
         self, external_id: str, state: Delivery, reason: str, request: WebhookRequest
     ) -> Receipt:
-        """What became of something we sent."""
-        return Receipt(
-            id=errand_id(self.context.name, external_id, state),
-            inbox=self.context.name,
-            external_id=external_id,
-            state=state,
-            reason=clean_line(reason[: 4 * _MAX_REASON])[:_MAX_REASON],
-            received_at=request.received_at,
-        )
+        """What became of something we sent. PayloadError."""
+        try:
+            return Receipt(
+                id=errand_id(self.context.name, external_id, state),
+                inbox=self.context.name,
+                external_id=external_id,
+                state=state,
+                reason=clean_line(reason[: 4 * _MAX_REASON])[:_MAX_REASON],
+                received_at=request.received_at,
+            )
+        except ValidationError as error:
+            raise PayloadError(f"a field is malformed: {error.errors()[0]['loc']}") from None
 
     def own_message_id(self, own_id: object) -> str:
         """The Message-ID that we gave, of the id of ours that the provider gives back; or ''."""

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
+from functools import partial
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -57,7 +58,7 @@ def inbound(
 
     `choice` is what the provider took the text for, `confirmed` that it told the customer so.
     """
-    if not external_id or not 0 < len(phone) <= _LONGEST_PHONE:
+    if not external_id or not phone.strip() or len(phone) > _LONGEST_PHONE:
         raise PayloadError("the message has no id or no sender that could be one")
     address = f"phone:{phone}"
     decided = choice or (None if more.get("part") else sms_text.choice(text))
@@ -69,7 +70,7 @@ def inbound(
         "inbox": connector.context.name,
         "external_id": external_id,
         "address": address,
-        "evidence": (Evidence(address=address, level=Level.VERIFIED, source="sms"),),
+        "evidence": (made(partial(Evidence, address=address, level=Level.VERIFIED, source="sms")),),
         "kind": Kind.TEXT,
         "text": text,
         "sent_at": request.received_at,

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -9,11 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from chalicelib.errors import SignatureError
 from chalicelib.ports import Connector, Helpdesk, InboxContext, TokenCache, WebhookRequest
 from chalicelib.schema import Direction, Message, message_id
 from connectors import wechat_wire
-from connectors.channels.email_sendgrid import SIGNATURE_HEADER, TIMESTAMP_HEADER
 from connectors.registry import CONNECTORS, HELPDESKS
 from infra.local.simulators import Sent
 from tests.sns_signing import know_certificate
@@ -29,6 +31,41 @@ class OneToken:
 
     def get(self, name: str, fetch: Any, *, stale: str = "") -> str:
         return "the-access-token"
+
+
+#: Among what proves a request: the secret that ends its address.
+PATH = "path_secret"
+#: Beside a provider's samples.
+FACTS = "provider.toml"
+
+
+class Heard(BaseModel):
+    """What a provider wants to hear; `<id>` stands for our message's id."""
+
+    model_config = ConfigDict(extra="forbid")
+    status: int = 200
+    type: str = "text/plain"
+    body: str = ""
+
+
+class Facts(BaseModel):
+    """What a provider does that its samples do not show: `provider.toml` beside them."""
+
+    model_config = ConfigDict(extra="forbid")
+    #: What carries a request's proof: headers, `?parameters`, `path_secret`.
+    proof: list[str]
+    #: How long before and after its time a request is good (0: as long as you like); empty where
+    #: nothing in it says when it was made.
+    good_seconds: tuple[int, int] | tuple[()]
+    #: The setting that takes two values while one replaces the other.
+    rotated: str = ""
+    #: Where nothing signs the body: what proves the sender then.
+    unsigned_body: str = ""
+    #: A changed body may have lost its proof.
+    proof_in_body: bool = False
+    heard: Heard = Heard()
+    #: After a request that could not be read, if that is something else.
+    heard_if_unreadable: Heard | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +84,13 @@ class Sample:
     @cached_property
     def content(self) -> dict[str, Any]:
         return json.loads(self.path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]  # JSON
+
+    @property
+    def facts(self) -> "Facts":
+        """What is known of its provider, in the way in which it is set up here."""
+        told = tomllib.loads((self.path.parent / FACTS).read_text(encoding="utf-8"))
+        modes = told.pop("mode", {})
+        return Facts.model_validate(told | modes.get(self.settings.get("mode"), {}))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -215,41 +259,16 @@ def enveloped(sample: Sample, body: bytes) -> bytes | None:
     return wechat_wire.document({"Encrypt": wechat_wire.encrypt(body, key, receiver)}).encode()
 
 
-#: Among headers: the secret that ends the address.
-PATH = "path_secret"
-#: What carries a request's proof: headers and query parameters.
-PROOF: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "email_mailgun": ((PATH,), ()),
-    "email_postmark": ((PATH, "authorization"), ()),
-    "email_ses": ((), ()),
-    "email_sendgrid": ((SIGNATURE_HEADER, TIMESTAMP_HEADER), ()),
-    "email_mime": (
-        ("webhook-id", "webhook-timestamp", "webhook-signature", "askonce-envelope"),
-        (),
-    ),
-    "sms_aliyun": ((PATH,), ()),
-    "sms_aws": ((), ()),
-    "sms_tencent": ((PATH,), ()),
-    "sms_twilio": (("x-twilio-signature",), ()),
-    "sms_vonage": (("authorization",), ()),
-    "webchat": (("authorization",), ()),
-    "wechat compatible": ((), ("msg_signature", "timestamp", "nonce")),
-    "wechat plain": ((), ("signature", "timestamp", "nonce")),
-    "wechat safe": ((), ("msg_signature", "timestamp", "nonce")),
-    "wechat_miniprogram compatible": ((), ("msg_signature", "timestamp", "nonce")),
-    "wechat_miniprogram plain": ((), ("signature", "timestamp", "nonce")),
-    "wechat_miniprogram safe": ((), ("msg_signature", "timestamp", "nonce")),
-    "wecom": ((), ("msg_signature", "timestamp", "nonce")),
-    "wecom_kf": ((), ("msg_signature", "timestamp", "nonce")),
-}
-
-
 def forged(sample: Sample, forge: Callable[[str], tuple[str, ...]]) -> list[WebhookRequest]:
     """The sample's request, once for each part of its proof, with that part forged."""
-    request, (headers, params) = sample.request, PROOF[mode(sample)]
-    paths = ["/".join(forge(request.path_secret)) for h in headers if h == PATH]
-    return [
-        *(with_header(request, h, *forge(request.header(h))) for h in headers if h != PATH),
-        *(replace(request, path_secret=path) for path in paths),
-        *(with_param(request, p, *forge(request.param(p))) for p in params),
-    ]
+    return [_forged(sample.request, part, forge) for part in sample.facts.proof]
+
+
+def _forged(
+    request: WebhookRequest, part: str, forge: Callable[[str], tuple[str, ...]]
+) -> WebhookRequest:
+    if part == PATH:
+        return replace(request, path_secret="/".join(forge(request.path_secret)))
+    if part.startswith("?"):
+        return with_param(request, part[1:], *forge(request.param(part[1:])))
+    return with_header(request, part, *forge(request.header(part)))

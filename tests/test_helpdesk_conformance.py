@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from chalicelib.schema import Attachment, Correction, Reply, TicketChange, json_
 from connectors.registry import HELPDESKS
 from tests import nouns
 from tests.loopback import AGAIN, NEVER, UNREADABLE, request_errors
-from tests.recorded import SAMPLES, Sample, desk_samples, later, like, with_header
+from tests.recorded import SAMPLES, Sample, desk_samples, forged, later, like, with_header
 
 pytestmark = pytest.mark.usefixtures("no_waiting")
 
@@ -34,30 +34,6 @@ ANY_URL = re.compile(".*")
 KEY = "key-1"
 
 
-@dataclass(frozen=True)
-class Proof:
-    """Where a desk's request carries what proves it."""
-
-    headers: tuple[str, ...] = ()
-    params: tuple[str, ...] = ()
-    #: For how long it is good; None where nothing in it says when it was made.
-    seconds: int | None = 300
-    #: Whether it covers the body; else the address is the secret.
-    body: bool = True
-
-
-STANDARD = Proof(("webhook-id", "webhook-timestamp", "webhook-signature"))
-PROOFS = {
-    "chatwoot": Proof(("x-chatwoot-signature", "x-chatwoot-timestamp")),
-    "freshdesk": Proof(seconds=None, body=False),
-    "intercom": Proof(("x-hub-signature",), seconds=None),
-    "qiyu": Proof(params=("checksum", "time")),
-    "request_tracker": STANDARD,
-    "sandbox": STANDARD,
-    "webhook": STANDARD,
-    "zammad": Proof(("x-hub-signature",), seconds=None),
-    "zendesk": Proof(("x-zendesk-webhook-signature", "x-zendesk-webhook-signature-timestamp")),
-}
 #: Those that take each call as one request with an idempotency key; the others have fakes that
 #: play them (tests/desks), and tests of their own.
 OWN = ("sandbox", "webhook")
@@ -115,34 +91,27 @@ def test_a_note_never_leaves_the_helpdesk(sample: Sample) -> None:
     assert sample.helpdesk().parse(sample.request) == []
 
 
+#: What may stand in the place of what proves a request.
+FORGERIES: tuple[Callable[[str], tuple[str, ...]], ...] = (
+    lambda right: (),
+    lambda right: ("",),
+    lambda right: (right, right),
+    lambda right: (right[:-1],),
+    lambda right: ("签名\ud800",),
+)
+
+
 def forgeries(sample: Sample) -> Iterator[WebhookRequest]:
     """The request with any part of its proof missing, repeated or wrong; stale; changed."""
-    request, proof = sample.request, PROOFS[sample.plugin]
-    yield from _wrong_headers(request, proof.headers)
-    yield from _wrong_params(request, proof.params)
-    if proof.seconds:
-        yield later(request, proof.seconds + 1)
-        yield later(request, -proof.seconds - 1)
-    if proof.body:
+    request, facts = sample.request, sample.facts
+    for forge in FORGERIES:
+        yield from forged(sample, forge)
+    if facts.good_seconds:
+        before, after = facts.good_seconds
+        yield later(request, after + 1)
+        yield later(request, -before - 1)
+    if not facts.unsigned_body:
         yield from _changed(request)
-    else:
-        for wrong in ("", request.path_secret[:-1], "签名\ud800"):
-            yield replace(request, path_secret=wrong)
-
-
-def _wrong_headers(request: WebhookRequest, names: tuple[str, ...]) -> Iterator[WebhookRequest]:
-    for name in names:
-        right = request.header(name)
-        for values in ((), ("",), (right, right), (right[:-1],), ("签名\ud800",)):
-            yield with_header(request, name, *values)
-
-
-def _wrong_params(request: WebhookRequest, names: tuple[str, ...]) -> Iterator[WebhookRequest]:
-    for name in names:
-        right = request.param(name)
-        others = [(n, v) for n, v in request.query if n != name]
-        for wrong in ([], [(name, "")], [(name, right)] * 2, [(name, right[:-1])]):
-            yield replace(request, query=(*others, *wrong))
 
 
 def _changed(request: WebhookRequest) -> Iterator[WebhookRequest]:

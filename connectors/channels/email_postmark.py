@@ -113,7 +113,7 @@ class EmailPostmark(MailConnector):
         match told["RecordType"]:
             case "Delivery":
                 state, why = Delivery.DELIVERED, ""
-            case "Bounce" if told.get("Type") not in _NO_FAILURES:
+            case "Bounce" if _text(told, "Type") not in _NO_FAILURES:
                 state, why = Delivery.FAILED, f"{_text(told, 'Description')} {_details(told)}"
             case "SpamComplaint":
                 state, why = Delivery.FAILED, "the recipient reported it as spam"
