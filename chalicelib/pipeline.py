@@ -24,6 +24,7 @@ from chalicelib.errors import (
     DeliveryError,
     NotFoundError,
     PayloadError,
+    SignatureError,
     TooLargeError,
 )
 from chalicelib.items import Held, Quarantined, Reference, Step, Stored, is_errand
@@ -123,9 +124,9 @@ class Pipeline(Worker):
         if len(request.body) > connector.max_body_bytes:
             raise TooLargeError(f"over {connector.max_body_bytes} bytes")
         self._admit(connector, "messages", request)
-        if probe := connector.handshake(request):
+        connector, probe = self._checked(inbox, connector, request)
+        if probe:
             return probe
-        connector.verify(request)
         try:
             found = connector.parse(request)
         except PayloadError as error:
@@ -139,6 +140,21 @@ class Pipeline(Worker):
                 self._keep(item)
         answer = self._answer_in_response(stored[0], until) if until else None
         return connector.acknowledge(messages, answer)
+
+    def _checked(
+        self, inbox: str, connector: Connector, request: WebhookRequest
+    ) -> tuple[Connector, WebhookResponse | None]:
+        """The inbox that knows the request's signature, and what it answers to a probe.
+
+        SignatureError. A secret may have been rotated since it was read: then it is read again.
+        """
+        try:
+            return connector, _probed(connector, request)
+        except SignatureError:
+            renewed = self.deployment.renewed_inbox(inbox)
+            if renewed is None:
+                raise
+        return renewed, _probed(renewed, request)
 
     def response_headers(self, inbox: str, request: WebhookRequest) -> Mapping[str, str]:
         """Headers that even a refusal needs, or a browser keeps it from its page."""
@@ -367,7 +383,14 @@ class Pipeline(Worker):
             raise NotFoundError(f"helpdesk {helpdesk_name} has no such address")
         if len(request.body) > helpdesk.max_body_bytes:
             raise TooLargeError(f"over {helpdesk.max_body_bytes} bytes")
-        helpdesk.verify(request)
+        try:
+            helpdesk.verify(request)
+        except SignatureError:
+            renewed = self.deployment.renewed_helpdesk(helpdesk_name)
+            if renewed is None:
+                raise
+            helpdesk = renewed
+            helpdesk.verify(request)
         try:
             found = helpdesk.parse(request)
         except PayloadError as error:
@@ -525,6 +548,14 @@ class Pipeline(Worker):
             ticket=ticket.id if ticket else None,
             why=why,
         )
+
+
+def _probed(connector: Connector, request: WebhookRequest) -> WebhookResponse | None:
+    """The answer to a set-up probe; None for a webhook that is signed as it must be."""
+    probe = connector.handshake(request)
+    if probe is None:
+        connector.verify(request)
+    return probe
 
 
 def _reference_to(message: Message, provider_id: str) -> Reference:

@@ -5,22 +5,25 @@ A wrong setting is a fault that names it (`inbox "sms-hk": auth_token is missing
 that it silences no other.
 
 Secrets are references: `env:NAME`, `ssm:/path` or `secretsmanager:name#key`. They are read once,
-and again after five minutes, so that a rotated secret arrives without a deployment.
+and again after five minutes, so that a rotated secret arrives without a deployment; and sooner, a
+minute at the soonest, when a signature is wrong. What holds them may be out of reach for an hour.
 """
 
 import json
 import os
+import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
-from chalicelib import scorers
+from chalicelib import log, scorers
 from chalicelib.errors import ConfigurationError, NotFoundError
 from chalicelib.policy import Policy, Wording
 from chalicelib.ports import (
@@ -40,6 +43,8 @@ if TYPE_CHECKING:  # loaded on first use, below
     from chalicelib.faq import Faq
 
 SECRETS_MAX_AGE_SECONDS = 300
+#: How soon they are read again at the soonest; and how long the last ones hold if they cannot be.
+SECRETS_MIN_AGE_SECONDS, SECRETS_LAST_SECONDS = 60, 3600
 CONFIG_ENVIRONMENT = "ASKONCE_CONFIG"
 #: Comma-separated names of the inboxes that this stack serves; unset or `*` serves all.
 INBOXES_ENVIRONMENT = "ASKONCE_INBOXES"
@@ -140,6 +145,22 @@ def _what(error: Any) -> str:
     return _PLAIN.get(error["type"], message[:1].lower() + message[1:])
 
 
+class _UnreachedError(ConfigurationError):
+    """Whatever holds the secret does not answer now: what was read before may still be right."""
+
+
+#: What AWS answers when it will answer otherwise in a moment.
+_PASSING = {"InternalServerError", "InternalServiceError", "ServiceUnavailable", "Throttling"}
+_PASSING |= {"ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded"}
+
+
+def _passes(error: Exception) -> bool:
+    """Whether it is the service or the line; not that there is no such secret, or no right."""
+    answer: Any = getattr(error, "response", None) or {}
+    of_the_line = {"ConnectionError", "HTTPClientError"} & {c.__name__ for c in type(error).__mro__}
+    return bool(of_the_line) or answer.get("Error", {}).get("Code") in _PASSING
+
+
 class SecretReader:
     """Reads references. ConfigurationError that names the reference, never the value."""
 
@@ -153,9 +174,8 @@ class SecretReader:
         except ConfigurationError:
             raise
         except Exception as error:  # noqa: BLE001  # whatever the service says, only its kind is shown
-            raise ConfigurationError(
-                f"cannot be read from {reference}: {type(error).__name__}"
-            ) from None
+            kind = _UnreachedError if _passes(error) else ConfigurationError
+            raise kind(f"cannot be read from {reference}: {type(error).__name__}") from None
         if not value:
             raise ConfigurationError(f"is empty at {reference}")
         return str(value)
@@ -212,6 +232,8 @@ def plugin_settings(model: type[P], values: Mapping[str, Any], reader: Callable[
             continue
         try:
             resolved[key] = resolve_secret(value, reader)
+        except _UnreachedError as error:
+            raise _UnreachedError(f"{key} {error}") from None
         except ConfigurationError as error:
             faults.append(f"{key} {error}")
     try:
@@ -249,25 +271,75 @@ def _named(what: str) -> Iterator[None]:
         yield
     except ConfigurationError as error:
         lines = [f"{what} {line}" for line in str(error).splitlines()]
-        raise ConfigurationError("\n".join(lines)) from None
+        raise type(error)("\n".join(lines)) from None
 
 
 T = TypeVar("T")
 
 
-class _Fresh(Generic[T]):
-    """Values made on first use, and again when they are older than secrets may be."""
+@dataclass
+class _Made(Generic[T]):
+    """A value, when it was made, and when somebody last began to make it again."""
 
-    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
-        self._seconds, self._clock = seconds, clock
-        self._made: dict[str, tuple[float, T]] = {}
+    value: T
+    at: float
+    tried_at: float
+
+
+class _Fresh(Generic[T]):
+    """Values made on first use, and again when they are older than secrets may be.
+
+    One caller makes a value again; those who come meanwhile go on with the one that there is.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._made: dict[str, _Made[T]] = {}
+        self._lock = threading.Lock()
 
     def get(self, name: str, make: Callable[[str], T]) -> T:
-        at, value = self._made.get(name, (float("-inf"), None))
-        if value is None or self._clock() - at > self._seconds:
-            value = make(name)
-            self._made[name] = (self._clock(), value)
-        return value
+        """ConfigurationError when it cannot be made, and the last one holds no longer."""
+        held = self._made.get(name) or self._first(name, make)
+        if self._clock() - held.at > SECRETS_MAX_AGE_SECONDS and self._begins(held):
+            self._make_again(name, make, held)
+        return held.value
+
+    def renewed(self, name: str, make: Callable[[str], T]) -> T | None:
+        """Made again now, before its time; None if that was tried a moment ago, or fails."""
+        held = self._made.get(name)
+        if held is None or not self._begins(held):
+            return None
+        try:
+            held.value, held.at = make(name), held.tried_at
+        except ConfigurationError:
+            return None  # its time will come, and whoever comes then hears it
+        return held.value
+
+    def _first(self, name: str, make: Callable[[str], T]) -> _Made[T]:
+        with self._lock:
+            if name not in self._made:
+                now, value = self._clock(), make(name)
+                self._made[name] = _Made(value, now, now)
+            return self._made[name]
+
+    def _begins(self, held: _Made[T]) -> bool:
+        """Whether it is this caller's to make it again: nobody else began to, lately."""
+        with self._lock:
+            now = self._clock()
+            if now - held.tried_at < SECRETS_MIN_AGE_SECONDS:
+                return False
+            held.tried_at = now
+            return True
+
+    def _make_again(self, name: str, make: Callable[[str], T], held: _Made[T]) -> None:
+        try:
+            held.value, held.at = make(name), held.tried_at
+        except ConfigurationError as error:
+            holds = self._clock() - held.at < SECRETS_LAST_SECONDS
+            if not (holds and isinstance(error, _UnreachedError)):
+                del self._made[name]  # whoever comes next hears it, too
+                raise
+            log.event("secrets.unread", of=name, why=str(error))
 
 
 class Deployment:
@@ -292,9 +364,9 @@ class Deployment:
         self._tokens = tokens
         self._read = reader or SecretReader()
         self._clock = clock
-        self._inboxes = _Fresh[Connector](SECRETS_MAX_AGE_SECONDS, clock)
-        self._helpdesks = _Fresh[Helpdesk](SECRETS_MAX_AGE_SECONDS, clock)
-        self._contacts_api = _Fresh[ContactsApi](SECRETS_MAX_AGE_SECONDS, clock)
+        self._inboxes = _Fresh[Connector](clock)
+        self._helpdesks = _Fresh[Helpdesk](clock)
+        self._contacts_api = _Fresh[ContactsApi](clock)
         served = os.environ.get(INBOXES_ENVIRONMENT, "*")
         self._served = None if served == "*" else {n.strip() for n in served.split(",")}
 
@@ -358,6 +430,17 @@ class Deployment:
         if name not in self.document.inboxes:
             raise NotFoundError(f"no inbox {name}")
         return self._inboxes.get(name, self._make_inbox)
+
+    def renewed_inbox(self, name: str) -> Connector | None:
+        """An inbox with its secrets as they are now; None if they were read a moment ago.
+
+        For a signature that is wrong: perhaps its secret was rotated since.
+        """
+        return self._inboxes.renewed(name, self._make_inbox)
+
+    def renewed_helpdesk(self, name: str) -> Helpdesk | None:
+        """The same of a helpdesk."""
+        return self._helpdesks.renewed(name, self._make_helpdesk)
 
     def kind(self, name: str) -> type[Connector] | None:
         """An inbox's class, whether its settings are right or not.

@@ -53,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scorers": {"bedrock", "errors", "limits", "ports", "pydantic", "repeats", "shipped", "schema"},
     "comparing": {"errors", "items", "judge", "ports", "shipped", "schema", "scorers", "settings"}
     | {"store"},
-    "settings": {"errors", "faq", "policy", "ports", "aws", "shipped", "schema", "scorers"}
+    "settings": {"errors", "log", "faq", "policy", "ports", "aws", "shipped", "schema", "scorers"}
     | {"pydantic"},
     "saying": {"faq", "identity", "policy", "schema"},
     "resolve": {"codes", "comparing", "contacts", "conversations", "errors", "faq", "identity"}
