@@ -63,7 +63,8 @@ def embedded(line: Mapping[str, Any], prefix: str, at_ms: int) -> dict[str, Any]
     }
     told = [_directive(metric, known) for metric in found]
     values = {metric.name: line[metric.field] if metric.field else 1 for metric in found}
-    return {**values, **known, "_aws": {"Timestamp": at_ms, "CloudWatchMetrics": told}}
+    used = {name: known[name] for d in told for names in d["Dimensions"] for name in names}
+    return {**values, **used, "_aws": {"Timestamp": at_ms, "CloudWatchMetrics": told}}
 
 
 def _found(line: Mapping[str, Any]) -> Iterator[Metric]:
