@@ -75,11 +75,13 @@ CHANNELS: dict[str, Callable[[], Sent]] = {
     "wechat": wechat,
     "webchat": webchat,
 }
+#: Those whose response may carry an answer: older than that, a request is only stored.
+ANSWERING, TOO_LATE_SECONDS = ("wechat", "webchat"), 20
 _BINARY = ("multipart/form-data", "message/rfc822", "application/octet-stream")
 
 
-def event(sent: Sent) -> dict[str, Any]:
-    """API Gateway's event (REST API, version 1) for a request that arrives now."""
+def event(sent: Sent, age_seconds: float = 0) -> dict[str, Any]:
+    """API Gateway's event (REST API, version 1) for a request that arrived so long ago."""
     _, area, inbox, *rest = sent.path.split("/")
     resource = "/".join(["", area, "{inbox}", *rest])
     binary = sent.headers.get("Content-Type", "").partition(";")[0] in _BINARY
@@ -100,10 +102,10 @@ def event(sent: Sent) -> dict[str, Any]:
             "httpMethod": sent.method,
             "identity": {"sourceIp": "192.0.2.1"},
             "requestId": "1",
-            "requestTimeEpoch": int(time.time() * 1000),
+            "requestTimeEpoch": int((time.time() - age_seconds) * 1000),
         },
     }
 
 
-def event_json(channel: str) -> str:
-    return json.dumps(event(CHANNELS[channel]()))
+def event_json(channel: str, age_seconds: float = 0) -> str:
+    return json.dumps(event(CHANNELS[channel](), age_seconds))
