@@ -56,7 +56,7 @@ class Facts(BaseModel):
     proof: list[str]
     #: How long before and after its time a request is good (0: as long as you like); empty where
     #: nothing in it says when it was made.
-    good_seconds: tuple[int, int] | tuple[()]
+    good_seconds: list[int]
     #: The setting that takes two values while one replaces the other.
     rotated: str = ""
     #: Where nothing signs the body: what proves the sender then.

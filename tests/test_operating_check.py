@@ -281,8 +281,8 @@ def test_a_stack_that_is_not_there_is_named(check: Check) -> None:
     assert told.output.startswith("there is no stack nowhere here: is its name right")
 
 
-def test_every_connector_has_its_steps_and_every_step_its_words() -> None:
-    assert set(consoles.STEPS) == set(CONNECTORS)
+def test_every_connector_is_told_what_to_do_and_every_step_has_its_words() -> None:
+    assert set(consoles.STEPS) <= set(CONNECTORS)  # one without its own gets ANY
     for name, load in CONNECTORS.items():
         fields = {f: f"[{f}]" for f in load().settings_model.model_fields}
         told = consoles.steps(name, fields | {"url": "[url]", "widget": "[widget]"})

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from chalicelib.errors import ConfigurationError
+from chalicelib.ports import PluginSettings
 from chalicelib.settings import Deployment, Document, SecretReader, is_reference
 from connectors.registry import CONNECTORS, HELPDESKS
 from infra.local.simulators.mail import sendgrid_public_key
@@ -41,7 +42,7 @@ _WECHAT: Mapping[str, Callable[[], str]] = {
     "token": lambda: _word(24),
     "encoding_aes_key": _aes_key,
 }
-#: connector -> setting -> how its secret looks.
+#: connector -> setting -> how its secret looks. All of those of any other connector are words.
 _MAKERS: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "wechat": _WECHAT,
     "wechat_miniprogram": _WECHAT,
@@ -55,7 +56,6 @@ _MAKERS: Mapping[str, Mapping[str, Callable[[], str]]] = {
         "reply_secret": lambda: _word(32),
     },
     "email_sendgrid": {"api_key": lambda: f"SG.{_word(40)}", "reply_secret": lambda: _word(32)},
-    "email_ses": {"reply_secret": lambda: _word(32)},
     "email_postmark": {
         "basic_auth": lambda: f"postmark:{_word(24)}",
         "path_secret": lambda: _word(32),
@@ -66,10 +66,6 @@ _MAKERS: Mapping[str, Mapping[str, Callable[[], str]]] = {
         "auth_token": lambda: secrets.token_hex(16),
         "shared_key": lambda: _word(40),
     },
-    "sms_vonage": {"api_secret": lambda: _word(16), "signature_secret": lambda: _word(48)},
-    "sms_aliyun": {"path_secret": lambda: _word(32), "access_key_secret": lambda: _word(30)},
-    "sms_tencent": {"path_secret": lambda: _word(32), "secret_key": lambda: _word(32)},
-    "webchat": {"token_secret": lambda: _word(40), "identity_secret": lambda: _word(40)},
     "sandbox": {"secret": _webhook_secret},
     "webhook": {"secret": _webhook_secret},
     "request_tracker": {"token": lambda: _word(40), "secret": _webhook_secret},
@@ -89,23 +85,33 @@ LOCAL_MAIL_TOPIC = "arn:aws:sns:us-east-1:123456789012:askonce-local-mail"
 LOCAL_MAIL_BUCKET = "askonce-local-mail-123456789012"
 
 
-def outside_addresses(page: str) -> dict[str, dict[str, Any]]:
-    """connector -> the settings that point outside, pointed at the local fakes instead."""
-    return {
-        "wechat": {"api_url": f"{page}/providers/wechat"},
-        "wechat_miniprogram": {"api_url": f"{page}/providers/wechat_miniprogram"},
-        "wecom": {"api_url": f"{page}/providers/wecom"},
-        "wecom_kf": {"api_url": f"{page}/providers/wecom_kf"},
-        "sms_twilio": {"api_url": f"{page}/providers/twilio"},
-        "sms_vonage": {
-            "sms_url": f"{page}/providers/sms_vonage",
-            "messages_url": f"{page}/providers/sms_vonage",
-        },
+class OutsideAddresses(dict[str, dict[str, Any]]):
+    """connector -> the settings that point outside, pointed at the local fakes instead.
+
+    Of a connector that is not listed these are all addresses among its settings.
+    """
+
+    def __init__(self, page: str, listed: Mapping[str, dict[str, Any]]) -> None:
+        super().__init__(listed)
+        self._page = page
+
+    def __missing__(self, connector: str) -> dict[str, Any]:
+        if connector not in CONNECTORS:
+            return {}
+        fake = f"{self._page}/providers/{connector}"
+        return dict.fromkeys(urls_in(CONNECTORS[connector]().settings_model), fake)
+
+
+def urls_in(model: type[PluginSettings]) -> list[str]:
+    """The settings that are addresses."""
+    return [name for name in model.model_fields if name == "url" or name.endswith("_url")]
+
+
+def outside_addresses(page: str) -> OutsideAddresses:
+    """What points outside, pointed at the page's port instead: no test message ever leaves."""
+    listed: dict[str, dict[str, Any]] = {
         "sms_aws": {"topic_arns": LOCAL_TOPIC, "api_url": f"{page}/providers/sms_aws"},
-        "sms_aliyun": {"api_url": f"{page}/providers/sms_aliyun"},
-        "sms_tencent": {"api_url": f"{page}/providers/sms_tencent"},
         "email_mime": {"smtp_url": f"env:{SMTP_ENVIRONMENT}", "out": "smtp"},
-        "email_mailgun": {"api_url": f"{page}/providers/email_mailgun"},
         "email_sendgrid": {
             "api_url": f"{page}/providers/email_sendgrid",
             "public_key": sendgrid_public_key(),
@@ -116,10 +122,10 @@ def outside_addresses(page: str) -> dict[str, dict[str, Any]]:
             "region": "us-east-1",
             "api_url": f"{page}/providers/email_ses",
         },
-        "email_postmark": {"api_url": f"{page}/providers/email_postmark"},
         "webchat": {"origins": [page]},
         "sandbox": {"url": page},
     }
+    return OutsideAddresses(page, listed)
 
 
 def with_desks_here(document: Document) -> Document:
@@ -137,16 +143,14 @@ def _is_here(settings: Mapping[str, Any]) -> bool:
     return own or str(settings.get("url", "")).startswith(_HERE)
 
 
-def localised(
-    document: Document, api: str, addresses: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
+def localised(document: Document, api: str, addresses: OutsideAddresses) -> dict[str, Any]:
     """askonce.toml's content with the local addresses in it."""
     content = document.model_dump(mode="json", exclude_none=True, exclude_unset=True)
     content["public_url"] = api
     for plugins, registry in (("inboxes", CONNECTORS), ("helpdesks", HELPDESKS)):
         for settings in content.get(plugins, {}).values():
             connector = str(settings.get("connector"))
-            own = {k: v for k, v in addresses.get(connector, {}).items()
+            own = {k: v for k, v in addresses[connector].items()
                    if k in settings or not _is_required(registry[connector], k)}  # fmt: skip
             settings.update(own)
     return content
@@ -214,7 +218,7 @@ def _references(document: Document) -> Iterator[tuple[str, str, Callable[[], str
             for key, maker in _MAKERS.get(str(settings.get("connector")), {}).items():
                 for reference in _listed(settings.get(key)):
                     yield f'{kind} "{name}": {key}', reference, maker
-    for place, reference in _of_other_desks(document):
+    for place, reference in _of_others(document):
         yield place, reference, lambda: _word(40)
     for reference in _listed((document.contacts_api or {}).get("secrets", ())):
         yield "contacts_api: secrets", reference, _webhook_secret
@@ -227,10 +231,15 @@ def _listed(given: Any) -> Iterator[str]:
             yield reference
 
 
-def _of_other_desks(document: Document) -> Iterator[tuple[str, str]]:
-    """(place, reference) of the secrets of desks that lie outside, which nobody needs here."""
-    for name, settings in document.helpdesks.items():
-        if str(settings.get("connector")) not in _MAKERS:
-            for key, value in settings.items():
-                if str(value).startswith("env:"):
-                    yield f'helpdesk "{name}": {key}', str(value)
+def _of_others(document: Document) -> Iterator[tuple[str, str]]:
+    """(place, reference) of secrets of which nothing is known but that they are text.
+
+    Those of a desk that lies outside nobody needs here, wherever they are.
+    """
+    for kind, plugins in (("inbox", document.inboxes), ("helpdesk", document.helpdesks)):
+        for name, settings in plugins.items():
+            if str(settings.get("connector")) in _MAKERS:
+                continue
+            for key, reference in ((k, r) for k, v in settings.items() for r in _listed(v)):
+                if reference.startswith("env:") or (kind == "inbox" and is_reference(reference)):
+                    yield f'{kind} "{name}": {key}', reference

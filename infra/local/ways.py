@@ -5,12 +5,11 @@ A way records the line on the customer's phone and makes the request; every conn
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 from chalicelib.policy import language_of
 from connectors.signing import values
-from infra.local import simulators
+from infra.local import outside, simulators
 from infra.local.people import Person
 from infra.local.records import Records
 from infra.local.simulators import File
@@ -59,19 +58,10 @@ class Line:
 #: Returns requests' response to the webhook.
 Way = Callable[[Scene, Person, Line], Any]
 
-_MODULES = ("tencent", "mail", "sms", "webchat")
-
 
 def ways() -> Mapping[str, Way]:
     """connector -> its way."""
-    found: dict[str, Way] = {"email_mime": _email, "sms_twilio": _sms}
-    for name in _MODULES:
-        try:
-            module = import_module(f"infra.local.simulators.{name}")
-        except ModuleNotFoundError:
-            continue
-        found |= getattr(module, "WAYS", {})
-    return found
+    return {"email_mime": _email, "sms_twilio": _sms, **outside.declared("WAYS")}
 
 
 def _email(scene: Scene, person: Person, line: Line) -> Any:
@@ -109,7 +99,7 @@ def _sms(scene: Scene, person: Person, line: Line) -> Any:
     }
     media: tuple[tuple[str, str], ...] = ()
     if line.file:
-        place = f"{scene.origin}/providers/twilio/2010-04-01/Accounts/{sid}/Messages/MM0/Media"
+        place = f"{scene.origin}/providers/sms_twilio/2010-04-01/Accounts/{sid}/Messages/MM0/Media"
         media = ((f"{place}/{scene.kept(line.file)}", line.file.media_type),)
     scene.say("sms", person.phone, line)
     return scene.post(

@@ -11,29 +11,21 @@ import threading
 from collections.abc import Callable, Mapping
 from email import policy
 from email.message import EmailMessage
-from importlib import import_module
 from typing import Any
 
 from aiosmtpd.smtp import SMTP
 from flask import Blueprint
 
+from infra.local import outside
 from infra.local.records import Records
 
 #: (records, how to get the settings of the connector's first inbox) -> the provider's pages.
 Fake = Callable[[Records, Callable[[], Any]], Blueprint]
-_MODULES = ("tencent", "mail", "sms")
 
 
 def fakes() -> Mapping[str, Fake]:
     """connector -> its provider's API."""
-    found: dict[str, Fake] = {}
-    for name in _MODULES:
-        try:
-            module = import_module(f"infra.local.providers.{name}")
-        except ModuleNotFoundError:
-            continue
-        found |= getattr(module, "PROVIDERS", {})
-    return found
+    return outside.declared("PROVIDERS")
 
 
 class MailServer:

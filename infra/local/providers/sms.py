@@ -25,7 +25,7 @@ Answer = Response | tuple[Response, int]
 
 def twilio(records: Records, settings: Settings) -> Blueprint:
     """api.twilio.com; what was sent is delivered a moment later, and the inbox hears so."""
-    pages = Blueprint("twilio", __name__, url_prefix="/providers/twilio/2010-04-01")
+    pages = Blueprint("twilio", __name__, url_prefix="/providers/sms_twilio/2010-04-01")
 
     @pages.before_request
     def authorise() -> Answer | None:
