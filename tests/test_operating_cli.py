@@ -224,6 +224,34 @@ def test_what_cannot_be_told_is_said_in_a_line(
     assert says in only
 
 
+def test_a_message_of_the_local_world_is_told_from_its_request_to_its_ticket(
+    tmp_path: Path,
+) -> None:
+    from tests.local import askonce, local
+
+    with local(tmp_path) as own:
+        own.post(own.sms("+15550001111", "canary-text, where is it?"))
+        own.wait(lambda state: state["tickets"], "a ticket")
+        accepted = next(li for li in own.client.log() if li["event"] == "accepted")
+        told = own.wait(
+            lambda _: (
+                "forwarded" in (out := logged(askonce, accepted["request"], tmp_path)) and out
+            ),
+            "the end of its life",
+        )
+        nothing = askonce("logs", "m9", "--folder", str(tmp_path))
+    names = [li.split()[2] for li in told.splitlines()]
+    assert names[0] == "accepted"
+    assert names[-1] == "forwarded"
+    assert accepted["message"] in told.splitlines()[-1]
+    assert "canary" not in told
+    assert (nothing.returncode, nothing.stderr.count("\n")) == (2, 1)
+
+
+def logged(run: Callable[..., Any], wanted: str, folder: Path) -> str:
+    return str(run("logs", wanted, "--folder", str(folder)).stdout)
+
+
 def test_a_time_ago_is_written_shortly() -> None:
     assert [tracing.span_of(t).total_seconds() for t in ("30m", "2h", "7d")] == [
         1800,
