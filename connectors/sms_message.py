@@ -131,6 +131,15 @@ def moment(text: str, zone: tzinfo, otherwise: datetime) -> datetime:
         return otherwise
 
 
+def instant(text: str, otherwise: datetime) -> datetime:
+    """An ISO 8601 time with its zone, as UTC; `otherwise` for anything else."""
+    try:
+        found = datetime.fromisoformat(text)
+        return found.astimezone(UTC) if found.tzinfo else otherwise
+    except (ValueError, OverflowError):
+        return otherwise
+
+
 def read_json(body: bytes) -> Any:
     """The JSON in a body. PayloadError."""
     try:
@@ -139,10 +148,21 @@ def read_json(body: bytes) -> Any:
         raise PayloadError("the body is no JSON") from None
 
 
+def read_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in a body. PayloadError."""
+    found = read_json(body)
+    if not isinstance(found, dict):
+        raise PayloadError("the body is no JSON object")
+    return found
+
+
 def word(fields: Any, *names: str) -> str:
-    """The first of the named fields that holds text or a whole number, as text; '' if none does."""
+    """The first of the named fields that holds text or a whole number, as text; '' if none does.
+
+    Nothing is found in what is no object.
+    """
     for name in names:
-        value = fields.get(name)
+        value = fields.get(name) if isinstance(fields, dict) else None
         if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**30:
             return str(value)
         if isinstance(value, str) and value:

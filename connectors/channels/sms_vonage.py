@@ -14,7 +14,7 @@ Vonage sends again for a day until it hears 200 or 204.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any, Literal
 from urllib.parse import parse_qsl
 
@@ -115,10 +115,7 @@ class VonageSms(Connector):
 
     def parse(self, request: WebhookRequest) -> list[Message | Receipt]:
         if request.header("authorization"):
-            fields = sms_message.read_json(request.body)
-            if not isinstance(fields, dict):
-                raise PayloadError("the body is no JSON object")
-            return self._of_messages_api(fields, request)
+            return self._of_messages_api(sms_message.read_object(request.body), request)
         return self._of_sms_api(_parameters(request), request)
 
     def _of_sms_api(
@@ -171,7 +168,9 @@ class VonageSms(Connector):
                 external_id=external_id,
                 text=sms_message.word(fields, "text"),
                 account=_phone(_party(fields.get("to"))),
-                sent_at=_iso(sms_message.word(fields, "timestamp"), request.received_at),
+                sent_at=sms_message.instant(
+                    sms_message.word(fields, "timestamp"), request.received_at
+                ),
                 **more,
             )
         ]
@@ -303,14 +302,6 @@ def _party(stated: Any) -> str:
     if isinstance(stated, dict):
         return sms_message.word(stated, "number", "id")
     return sms_message.word({"stated": stated}, "stated")
-
-
-def _iso(text: str, otherwise: datetime) -> datetime:
-    try:
-        found = datetime.fromisoformat(text)
-        return found.astimezone(UTC) if found.tzinfo else otherwise
-    except (ValueError, OverflowError):
-        return otherwise
 
 
 def _raw(fields: Mapping[str, Any]) -> Raw:
