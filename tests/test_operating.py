@@ -23,7 +23,7 @@ from infra.operating import (
     replay,
     shown,
 )
-from tests.fakes import FakeDesk, World, world
+from tests.fakes import HELPDESKS, FakeDesk, World, world
 
 PREFIX = "askonce"
 QUESTION, OTHER = "How do I keep green tea fresh?", "Where is parcel SF1234567?"
@@ -341,24 +341,18 @@ class NewNumbers(FakeDesk):
         return self.effects[key].ticket
 
 
-def test_a_ticket_opened_anew_is_the_conversations_from_then_on(w: World) -> None:
+def test_a_ticket_opened_anew_is_the_conversations_from_then_on(
+    w: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     talked(w)
-    desk = w.desk
-    desk.effects.clear()
-    fresh = NewNumbers(desk.settings, "desk")
-    w.pipeline = replace(w.pipeline, deployment=with_desk(w, fresh))
+    monkeypatch.setitem(HELPDESKS, "fake_desk", lambda: NewNumbers)
+    w.configure()  # the same, with a desk that has nothing
     again(w, span(w, minutes=120))
-    tickets = {ticket for ticket, _ in fresh.said}
+    tickets = {ticket for ticket, _ in w.desk.said}
     assert all(ticket.startswith("N") for ticket in tickets)
     w.say("sms", "li", "thanks")
     w.settle()
-    assert fresh.said[-1][0] in tickets
-
-
-def with_desk(w: World, desk: FakeDesk) -> Any:
-    """The deployment with another desk in the place of its own."""
-    w.pipeline.deployment._helpdesks._made["desk"] = (float("inf"), desk)
-    return w.pipeline.deployment
+    assert w.desk.said[-1][0] in tickets
 
 
 @pytest.mark.parametrize(
