@@ -10,6 +10,7 @@ import pytest
 
 from chalicelib import settings
 from connectors.registry import CONNECTORS
+from infra.local.ways import ways
 from tests.local import Local, askonce, local, messages
 
 pytestmark = pytest.mark.world
@@ -26,8 +27,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
         yield running
 
 
-def test_the_example_has_an_inbox_of_every_connector() -> None:
-    assert {inbox["connector"] for inbox in INBOXES.values()} == set(CONNECTORS)
+@pytest.mark.parametrize("connector", sorted(CONNECTORS))
+def test_the_example_has_an_inbox_of_a_connector_and_the_local_world_a_way_to_it(
+    connector: str,
+) -> None:
+    assert connector in {inbox["connector"] for inbox in INBOXES.values()}
+    assert connector in ways() or connector == "webchat"
 
 
 def test_the_example_has_no_faults(world: Local) -> None:
