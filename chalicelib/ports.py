@@ -174,11 +174,11 @@ class Connector(ABC):
         Pure: no clock, no network, and the same messages each time.
         """
 
-    @abstractmethod
     def acknowledge(
         self, messages: Sequence[Message], answer: Message | None = None
     ) -> WebhookResponse:
         """What the provider wants to hear, with `answer` in it where capabilities allow that."""
+        return WebhookResponse()
 
     def pieces(self, message: Message) -> Sequence[Message]:
         """An outbound message as the several that the channel wants it to be, each sent once."""

@@ -25,7 +25,6 @@ from chalicelib.ports import (
     InboxContext,
     PluginSettings,
     WebhookRequest,
-    WebhookResponse,
 )
 from chalicelib.schema import (
     Attachment,
@@ -116,11 +115,6 @@ class MailConnector(Connector):
     def __init__(self, settings: MailboxSettings, context: InboxContext) -> None:
         super().__init__(settings, context)
         self._tokens = ReplyTokens(settings.reply_secret) if settings.reply_secret else None
-
-    def acknowledge(
-        self, messages: Sequence[Message], answer: Message | None = None
-    ) -> WebhookResponse:
-        return WebhookResponse()
 
     def fetch(self, attachment: Attachment) -> bytes:
         raise RejectedError("the mail did not hold this file")

@@ -71,12 +71,6 @@ class Corporation(Connector):
     def verify(self, request: WebhookRequest) -> None:
         self._seal.verify(request)
 
-    def acknowledge(
-        self, messages: Sequence[Message], answer: Message | None = None
-    ) -> WebhookResponse:
-        """Nothing: WeCom wants no word back."""
-        return WebhookResponse()
-
     def pieces(self, message: Message) -> Sequence[Message]:
         """Texts that are short enough, then file by file."""
         return wechat_pieces.pieces(message, TAKES)

@@ -111,12 +111,6 @@ class AwsSms(Connector):
         sent = sms_message.word(fields, "messageId")
         return [sms_message.receipt(self, request, sent, state, reason or event)]
 
-    def acknowledge(
-        self, messages: Sequence[Message], answer: Message | None = None
-    ) -> WebhookResponse:
-        """200, whatever is in it."""
-        return WebhookResponse()
-
     # Out
 
     def pieces(self, message: Message) -> Sequence[Message]:

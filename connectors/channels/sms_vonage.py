@@ -25,7 +25,6 @@ from chalicelib.ports import (
     Connector,
     PluginSettings,
     WebhookRequest,
-    WebhookResponse,
 )
 from chalicelib.schema import Channel, Delivery, Kind, Message, Part, Raw, Receipt
 from connectors import hs256, http, sms_message, sms_text, vonage_proof
@@ -174,12 +173,6 @@ class VonageSms(Connector):
                 **more,
             )
         ]
-
-    def acknowledge(
-        self, messages: Sequence[Message], answer: Message | None = None
-    ) -> WebhookResponse:
-        """200: anything else comes again for a day."""
-        return WebhookResponse()
 
     # Out
 
