@@ -11,7 +11,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 # make bench-repeats   how well repeats are recognised, beside what one would use instead
-.PHONY: setup run test demo bench bench-repeats check lint types package rehearse repeats-model lock clean
+.PHONY: setup run test demo bench bench-repeats check lint types package rehearse repeats-model lock clean connector helpdesk
 
 setup: $(READY)
 
@@ -33,6 +33,16 @@ demo: setup
 
 bench: setup
 	$(BIN)/python -m tests.bench
+
+# One connector's tests, or one helpdesk's: make connector NAME=sms_twilio
+CONNECTOR_TESTS := tests/test_conformance.py tests/test_conformance_out.py tests/test_refusals.py \
+                   tests/test_matrix.py tests/test_every_provider.py
+connector: setup
+	$(BIN)/pytest $(CONNECTOR_TESTS) -k "$(NAME) or $(subst _,-,$(NAME))"
+
+HELPDESK_TESTS := tests/test_helpdesk_conformance.py
+helpdesk: setup
+	$(BIN)/pytest $(HELPDESK_TESTS) $(wildcard tests/test_helpdesk_$(NAME).py) -k "$(NAME)"
 
 lint: setup
 	$(BIN)/ruff format --check .
