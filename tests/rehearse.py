@@ -203,7 +203,7 @@ class Rehearsal:
         good = story.play(address, self._folder) and self._every_inbox_is_heard(client)
         aws("cloudformation", "delete-stack", "--stack-name", f"{PREFIX}-edge-wechat")
         self._deploy_edge("edge-wechat")
-        return good and self._asks_again(client)
+        return good and self._asks_again(client) and self._is_logged()
 
     def _outside(self) -> tuple[Site, Desk]:
         """The providers, which listen, and the desk, which will."""
@@ -261,6 +261,23 @@ class Rehearsal:
         if good := _soon(lambda: _repeats(client) > before):
             self._tell("edge-wechat was deleted and made anew: nothing is forgotten")
         return good
+
+    def _is_logged(self) -> bool:
+        """The log of a question asked again leads from its webhook to its ticket."""
+        repeat = askonce("repeats", "list", "--outcome", "repeat").split()[2]
+        good = _soon(lambda: _tells_all(askonce("logs", repeat)))
+        self._tell(f"the log of {repeat} {'leads to its ticket' if good else 'ends somewhere'}")
+        return good
+
+
+def askonce(*arguments: str) -> str:
+    """What our command line says of the deployment that the environment names."""
+    command = [sys.executable, "-m", "infra.cli", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+
+
+def _tells_all(log: str) -> bool:
+    return all(f" {event} " in log for event in ("accepted", "resolved", "queued", "forwarded"))
 
 
 def _soon(true: Callable[[], bool]) -> bool:
