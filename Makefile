@@ -1,7 +1,8 @@
 # make run    the whole system on this machine: open the page it names
 # make test   the tests
 # make demo   plays the story through real webhooks, prints it, stops
-# make bench  how much CPU it takes to read what arrives, against its caps and against others
+# make bench  how much CPU it takes to read what arrives, to start and to acknowledge, beside others;
+#             writes docs/performance.md
 # make package   the zip and the templates that go on AWS
 # make rehearse  deploys them on this machine, and plays the story there
 # make check  what a change must pass: tests, style, types, imports, packaging
@@ -31,8 +32,10 @@ test: setup
 demo: setup
 	$(BIN)/askonce demo --own-world
 
-bench: setup
+bench: package
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench_page
+	if test -f tests/bench_cost.py; then $(BIN)/python -m tests.bench_cost; fi
 
 # One connector's tests, or one helpdesk's: make connector NAME=sms_twilio
 CONNECTOR_TESTS := tests/test_conformance.py tests/test_conformance_out.py tests/test_refusals.py \

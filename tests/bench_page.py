@@ -78,23 +78,20 @@ def show(name: str, rows: Table, path: Path = PAGE) -> None:
     path.write_text(written(page, name, table), encoding="utf-8")
 
 
-#: What the page is made of, and what makes each table.
-TABLES: Mapping[str, Callable[[Any], Table]] = {
-    "cold": bench_cold.table,
-    "warm": bench_warm.table,
-    "judge": bench_judge.table,
+#: What the page is made of: what measures, and what makes a table of it.
+TABLES: Mapping[str, tuple[Callable[[Path], Any], Callable[[Any], Table]]] = {
+    "cold": (bench_cold.measure, bench_cold.table),
+    "warm": (bench_warm.measure, bench_warm.table),
+    "judge": (lambda task: bench_judge.measure(), bench_judge.table),
 }
 
 
 def main() -> None:
     """Measure, print, write."""
     task = bench_cold.ours()
-    found: dict[str, Any] = {
-        "cold": bench_cold.measure(task),
-        "warm": bench_warm.measure(task),
-        "judge": bench_judge.measure(),
-    }
-    for name, table in TABLES.items():
+    found: dict[str, Any] = {}
+    for name, (measure, table) in TABLES.items():
+        found[name] = measure(task)
         show(name, table(found[name]))
     show("targets", targets(found["cold"], found["warm"]))
 

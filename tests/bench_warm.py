@@ -200,11 +200,9 @@ def script(server: Server, port: int) -> Path:
 def load(server: Server, process: int, port: int, seconds: int = SECONDS) -> Run:
     """One run. SystemExit if something was not answered well."""
     before = cpu_seconds(process)
-    done = subprocess.run(
-        [*LOAD, "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(script(server, port)),
-         f"http://127.0.0.1:{port}/"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    wrk = ("wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "30s")
+    command = [*LOAD, *wrk, "-s", str(script(server, port)), f"http://127.0.0.1:{port}/"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     used = cpu_seconds(process) - before
     if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
         raise SystemExit(f"{server.what}: {done.stdout}")
