@@ -80,9 +80,13 @@ class Finding:
     what: str
     #: Why it is not as it must be; None if it is.
     fault: str | None = None
+    #: What only whoever deployed it can tell whether it is right.
+    look: str | None = None
 
     def __str__(self) -> str:
-        return f"FAULT  {self.what}: {self.fault}" if self.fault else f"ok     {self.what}"
+        if self.fault:
+            return f"FAULT  {self.what}: {self.fault}"
+        return f"look   {self.what}: {self.look}" if self.look else f"ok     {self.what}"
 
 
 @dataclass
@@ -206,8 +210,8 @@ class Readiness:
         if self.api and told != self.api.rstrip("/"):
             yield Finding(
                 "public_url",
-                f"is {told}, and the API is at {self.api}: unless the first is a name of yours "
-                "that leads there, providers that sign their address are refused",
+                look=f"is {told}, and the API is at {self.api}: providers that sign their address "
+                "are refused unless the first is where they call, and leads there",
             )
 
     def addresses(self) -> Iterator[str]:
