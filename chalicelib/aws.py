@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 WORST_CALL_SECONDS = 4.0
 _TRIES = 2
-#: A longer body is packed: DynamoDB bills each kilobyte of an item, at every write.
-PACKED_FROM = 700
+#: A body of so many characters is packed: with keys and indexes it would come near a kilobyte, and
+#: DynamoDB bills each that was begun, at every write.
+PACKED_FROM = 600
 #: Called with service, operation and parameters before each call that is not the SDK's, which has
 #: hooks of its own.
 watchers: list[Callable[[str, str, Mapping[str, Any]], None]] = []

@@ -42,12 +42,15 @@ class MailServer:
         serving = self._loop.create_server(
             lambda: SMTP(self._mailbox, enable_SMTPUTF8=True, loop=self._loop), "127.0.0.1", 0
         )
-        server = asyncio.run_coroutine_threadsafe(serving, self._loop).result()
-        return int(server.sockets[0].getsockname()[1])
+        self._server = asyncio.run_coroutine_threadsafe(serving, self._loop).result()
+        return int(self._server.sockets[0].getsockname()[1])
 
     def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._server.close)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=3)
+        if not self._loop.is_running():
+            self._loop.close()
 
 
 class _Mailbox:

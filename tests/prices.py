@@ -1,0 +1,94 @@
+"""What AWS asks in us-east-1, and what a run of the functions comes to.
+
+API Gateway, DynamoDB and Lambda as published in September 2026, requests to FIFO queues as of March
+2026, S3 and CloudWatch as told by their pages. Without the free tier.
+https://aws.amazon.com/dynamodb/pricing/on-demand/  https://aws.amazon.com/lambda/pricing/
+https://aws.amazon.com/api-gateway/pricing/  https://aws.amazon.com/sqs/pricing/
+https://aws.amazon.com/s3/pricing/  https://aws.amazon.com/cloudwatch/pricing/
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from infra.package import ROOT
+from tests.flows import Invocation, Run, invocation_bytes
+
+_MILLION = 1_000_000
+# Dollars for a million, or for what is named.
+REST_CALLS = 3.50
+WRITE_UNITS, READ_UNITS = 0.625, 0.125
+FIFO_REQUESTS = 0.50
+INVOCATIONS, GIGABYTE_SECOND_ARM64 = 0.20, 0.0000133334
+S3_PUTS, S3_GETS = 5.00, 0.40
+LOG_GIGABYTE = 0.50
+STORED_GIGABYTE_MONTH = 0.25
+
+#: A vCPU's worth of memory: below it, Lambda gives its part of one.
+_VCPU_MB = 1769
+#: What is assumed, for it cannot be measured here: how long others take to answer.
+AWS_MS, OUTSIDE_MS = 5.0, 300.0
+SERVICES = ("API Gateway", "Lambda", "DynamoDB", "SQS", "S3", "logs")
+
+
+def memory_mb() -> int:
+    """What a function has."""
+    config = json.loads((ROOT / ".chalice" / "config.json").read_text(encoding="utf-8"))
+    return int(config["lambda_memory_size"])
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """How many messages one invocation of a worker takes, and one request of its poller."""
+
+    name: str
+    batch: int
+
+
+#: Up to some messages a second each comes alone; in a burst they come in full batches.
+ALONE, IN_TENS = Traffic("alone", 1), Traffic("in tens", 10)
+
+
+def dollars(run: Run, traffic: Traffic = ALONE) -> dict[str, float]:
+    """Of a million such runs, by service."""
+    calls, bill = run.bill.calls, run.bill
+    worked = sum(one.function in ("forward", "deliver") for one in run.invocations)
+    polled = 2 * worked / traffic.batch  # Lambda receives and deletes in our name
+    sent = sum(n for name, n in calls.items() if name.startswith("sqs."))
+    return {
+        "API Gateway": REST_CALLS * run.functions.count("api_handler"),
+        "Lambda": sum(_lambda_dollars(one, traffic) for one in run.invocations),
+        "DynamoDB": WRITE_UNITS * bill.write_units + READ_UNITS * bill.read_units,
+        "SQS": FIFO_REQUESTS * (sent + polled),
+        "S3": S3_PUTS * calls["s3.PutObject"] + S3_GETS * calls["s3.GetObject"],
+        "logs": sum(_log_dollars(one, traffic) for one in run.invocations),
+    }
+
+
+def _log_dollars(one: Invocation, traffic: Traffic) -> float:
+    logged = one.log_bytes + invocation_bytes() / _batch(one, traffic)
+    return LOG_GIGABYTE * _MILLION * logged / 2**30
+
+
+def _batch(one: Invocation, traffic: Traffic) -> int:
+    return 1 if one.function == "api_handler" else traffic.batch
+
+
+def _lambda_dollars(one: Invocation, traffic: Traffic) -> float:
+    gigabyte_seconds = billed_ms(one) / 1000 * memory_mb() / 1024
+    return INVOCATIONS / _batch(one, traffic) + _MILLION * gigabyte_seconds * GIGABYTE_SECOND_ARM64
+
+
+def billed_ms(one: Invocation) -> float:
+    """How long it takes on Lambda: its CPU, by the part of a vCPU that it has, and all waiting."""
+    cpu = one.cpu_ms / min(1.0, memory_mb() / _VCPU_MB)
+    return cpu + AWS_MS * one.bill.calls.total() + OUTSIDE_MS * one.outside
+
+
+def stored_dollars(run: Run) -> float:
+    """Of keeping what a million such runs leave in the table, a month."""
+    return STORED_GIGABYTE_MONTH * _MILLION * run.bill.stored_bytes / 2**30
+
+
+def total(by_service: Mapping[str, float]) -> float:
+    return sum(by_service.values())

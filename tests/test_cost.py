@@ -1,0 +1,81 @@
+"""docs/performance.md says what each message takes of AWS: exactly that, and no more."""
+
+import re
+from collections import Counter
+
+import pytest
+
+from tests import bench_cost, prices
+from tests.bench_page import PAGE, marks
+from tests.flows import Invocation, Run
+from tests.metering import Bill
+from tests.prices import ALONE, IN_TENS
+
+
+def rows_on_page(name: str) -> list[list[str]]:
+    """A table's rows, without its head."""
+    before, behind = map(re.escape, marks(name))
+    found = re.search(f"{before}\n(.*?)\n{behind}", PAGE.read_text("utf-8"), re.DOTALL)
+    assert found, f"no table {name}"
+    _, _, *lines = found[1].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_each_message_takes_the_calls_and_units_that_the_page_says() -> None:
+    """Where less is taken, too: `python -m tests.bench_cost --write` renews the page."""
+    with bench_cost.moto() as on:
+        _, *found = bench_cost.calls(bench_cost.play(on, 1, lambda _: None))
+    now = {what: figures for what, *figures, _dollars in found}
+    told = {what: figures for what, *figures, _dollars in rows_on_page("calls")}
+    other = [
+        f"{what}: {told.get(what)} on the page, {now.get(what)} now"
+        for what in told | now
+        if told.get(what) != now.get(what)
+    ]
+    assert not other, "\n".join([", ".join(bench_cost.HEAD[1:]), *other])
+
+
+def test_nothing_grows_with_what_is_stored() -> None:
+    assert len({tuple(figures) for _, *figures in rows_on_page("growth")}) == 1
+
+
+def test_beyond_what_is_looked_at_nothing_grows_with_what_a_customer_asked() -> None:
+    first, *rest = rows_on_page("growth by contact")
+    assert len({tuple(figures) for _, *figures in rest}) == 1
+    assert first[1:3] == rest[0][1:3]
+
+
+# Prices
+
+
+def one(function: str, **changes: float) -> Invocation:
+    bill = Bill(Counter({"dynamodb.PutItem": 2, "sqs.SendMessage": 1}), 1, 2)
+    values = {"cpu_ms": 0.0, "outside": 0, "log_bytes": 0} | changes
+    return Invocation(
+        function, bill, values["cpu_ms"], int(values["outside"]), int(values["log_bytes"])
+    )
+
+
+def test_a_million_runs_cost_what_their_parts_do() -> None:
+    found = prices.dollars(Run([one("api_handler")]))
+    assert found["API Gateway"] == 3.5
+    assert found["DynamoDB"] == pytest.approx(2 * 0.625 + 0.125)
+    assert found["SQS"] == 0.5
+    seconds = 3 * prices.AWS_MS / 1000
+    assert found["Lambda"] == pytest.approx(0.2 + 1e6 * seconds * 0.5 * 0.0000133334)
+
+
+def test_cpu_takes_longer_where_there_is_a_part_of_a_core() -> None:
+    idle, busy = one("forward"), one("forward", cpu_ms=10)
+    assert prices.billed_ms(busy) - prices.billed_ms(idle) == pytest.approx(10 * 1769 / 512)
+    waits = one("forward", outside=1)
+    assert prices.billed_ms(waits) - prices.billed_ms(idle) == prices.OUTSIDE_MS
+
+
+def test_a_batch_shares_requests_and_lambdas_own_lines_and_no_work() -> None:
+    run = Run([one("forward", cpu_ms=10, log_bytes=1000)])
+    alone, tens = prices.dollars(run, ALONE), prices.dollars(run, IN_TENS)
+    assert alone["SQS"] - tens["SQS"] == pytest.approx(0.5 * 2 * 0.9)
+    assert alone["Lambda"] - tens["Lambda"] == pytest.approx(0.2 * 0.9)
+    assert alone["DynamoDB"] == tens["DynamoDB"]
+    assert 0 < tens["logs"] < alone["logs"]
