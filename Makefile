@@ -35,7 +35,7 @@ demo: setup
 bench: package
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench_page
-	if test -f tests/bench_cost.py; then $(BIN)/python -m tests.bench_cost; fi
+	$(BIN)/python -m tests.bench_cost --write
 
 # One connector's tests, or one helpdesk's: make connector NAME=sms_twilio
 CONNECTOR_TESTS := tests/test_conformance.py tests/test_conformance_out.py tests/test_refusals.py \
