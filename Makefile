@@ -43,7 +43,7 @@ CONNECTOR_TESTS := tests/test_conformance.py tests/test_conformance_out.py tests
 connector: setup
 	$(BIN)/pytest $(CONNECTOR_TESTS) -k "$(NAME) or $(subst _,-,$(NAME))"
 
-HELPDESK_TESTS := tests/test_helpdesk_conformance.py
+HELPDESK_TESTS := tests/test_helpdesk_conformance.py tests/test_desk_contract.py
 helpdesk: setup
 	$(BIN)/pytest $(HELPDESK_TESTS) $(wildcard tests/test_helpdesk_$(NAME).py) -k "$(NAME)"
 

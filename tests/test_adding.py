@@ -130,7 +130,40 @@ def test_the_connector_of_the_page_is_listed_and_checked(with_pigeon: Tree) -> N
         with_pigeon.run(".venv/bin/askonce", "check", "--config", str(wrong))
 
 
-def test_the_code_of_the_page_is_in_the_house_s_style(with_pigeon: Tree) -> None:
+def test_the_connector_of_the_page_is_in_the_house_s_style(with_pigeon: Tree) -> None:
     files = [b.file for b in blocks("adding-a-connector.md") if b.file.endswith(".py")]
     with_pigeon.run(".venv/bin/ruff", "check", *files)
     with_pigeon.run(".venv/bin/ruff", "format", "--check", *files)
+
+
+# The helpdesk
+
+
+@pytest.fixture(scope="module")
+def with_counter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
+    tree = Tree(tmp_path_factory.mktemp("tree"))
+    tree.follow("adding-a-helpdesk.md")
+    yield tree
+    shutil.rmtree(tree.root)
+
+
+def test_the_helpdesk_of_the_page_passes_all_that_every_helpdesk_must(with_counter: Tree) -> None:
+    assert passed(with_counter.pytest("HELPDESK_TESTS", "counter")) > 50
+    assert "| counter | Counter: customers" in with_counter.run(
+        ".venv/bin/askonce", "helpdesks", "--markdown"
+    )
+
+
+def test_the_helpdesk_of_the_page_that_does_not_look_first_is_found_out(with_counter: Tree) -> None:
+    path = with_counter.root / "connectors" / "helpdesks" / "counter.py"
+    right = path.read_text(encoding="utf-8")
+    path.write_text(right.replace("if again and (found", "if not again and (found"))
+    with pytest.raises(AssertionError, match="test_a_second_try_leaves_the_desk_as_if_no_line"):
+        with_counter.pytest("HELPDESK_TESTS", "counter")
+    path.write_text(right, encoding="utf-8")
+
+
+def test_the_helpdesk_of_the_page_is_in_the_house_s_style(with_counter: Tree) -> None:
+    files = [b.file for b in blocks("adding-a-helpdesk.md") if b.file.endswith(".py")]
+    with_counter.run(".venv/bin/ruff", "check", *files)
+    with_counter.run(".venv/bin/ruff", "format", "--check", *files)

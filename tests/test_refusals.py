@@ -31,9 +31,6 @@ class OneInbox:
     def renewed_inbox(self, name: str) -> None:
         """Its secrets were read a moment ago."""
 
-    def renewed_inbox(self, name: str) -> None:
-        """Its secrets were read a moment ago."""
-
 
 def taking(connector: Connector) -> World:
     """A world whose one inbox is this one's."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.desk_server import Asked, Said
 from tests.desks.contract import contract, fields, files
+from tests.fakes import START
 
 ACCOUNT, INBOX, IDENTIFIER, TOKEN = 3, 12, "inbox-identifier", "the-access-token"
 _PAGE, _CHATS = 20, 25
@@ -81,6 +82,15 @@ class FakeChatwoot:
         """Close it, which leaves a line on it."""
         chat.status = "resolved"
         self.say(chat, "Conversation was marked resolved by Kim", message_type=2, sender=None)
+
+    def shown(self) -> dict[str, list[str]]:
+        """{ticket: what stands on it}, private remarks in brackets."""
+        return {
+            str(chat.id): [
+                f"[{m['content']}]" if m["private"] else m["content"] for m in chat.messages
+            ]
+            for chat in self.chats.values()
+        }
 
     # What is asked
 
@@ -243,3 +253,14 @@ def signed(event: dict[str, Any], secret: str, at: int) -> tuple[bytes, dict[str
         "X-Chatwoot-Signature": f"sha256={mac.hexdigest()}",
         "X-Chatwoot-Delivery": "6f1c1c1e-0000-4000-8000-000000000001",
     }
+
+
+#: For tests/test_desk_contract.py.
+FAKES = {"chatwoot": lambda: FakeChatwoot(now=int(START.timestamp()))}
+SETTINGS = {
+    "account_id": ACCOUNT,
+    "inbox_id": INBOX,
+    "inbox_identifier": IDENTIFIER,
+    "api_access_token": TOKEN,
+    "webhook_secret": "made-up-webhook-secret",
+}

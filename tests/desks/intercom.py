@@ -16,6 +16,7 @@ from typing import Any
 
 from tests.desk_server import Asked, Said
 from tests.desks.contract import contract
+from tests.fakes import START
 
 TOKEN, ADMIN, KIM = "the-access-token", "991267700", "991267701"
 ATTRIBUTES = {"askonce_id", "askonce_reference", "askonce_channel", "askonce_category"} | {
@@ -68,6 +69,10 @@ class FakeIntercom:
         } | more
         thread.parts.append(part)
         return part
+
+    def shown(self) -> dict[str, list[str]]:
+        """{ticket: what stands on it}, private remarks in brackets."""
+        return {t.id: [str(_as_text(t.body)), *map(_line, t.parts)] for t in self.threads.values()}
 
     # What is asked
 
@@ -172,6 +177,11 @@ class FakeIntercom:
         return Said(200, _shown(thread, plain=False))
 
 
+def _line(part: dict[str, Any]) -> str:
+    text = str(_as_text(part["body"]))
+    return f"[{text}]" if part["part_type"] == "note" else text
+
+
 def _error(status: int, code: str, words: str) -> Said:
     listed = [{"code": code, "message": words}]
     return Said(status, {"type": "error.list", "request_id": "b68959ea", "errors": listed})
@@ -235,3 +245,8 @@ def signed(event: dict[str, Any], secret: str) -> tuple[bytes, dict[str, str]]:
     mac = hmac.new(secret.encode(), body, hashlib.sha1)
     headers = {"Content-Type": "application/json", "X-Hub-Signature": f"sha1={mac.hexdigest()}"}
     return body, headers
+
+
+#: For tests/test_desk_contract.py.
+FAKES = {"intercom": lambda: FakeIntercom(now=int(START.timestamp()))}
+SETTINGS = {"access_token": TOKEN, "client_secret": "made-up-client-secret", "admin_id": ADMIN}

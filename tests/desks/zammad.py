@@ -220,6 +220,17 @@ class FakeZammad:
 
     # As its API is used
 
+    def shown(self) -> dict[str, list[str]]:
+        """{ticket: what stands on it}, private remarks in brackets."""
+        return {
+            str(number): [
+                f"[{a['body']}]" if a["internal"] else a["body"]
+                for a in self.articles
+                if a["ticket_id"] == number
+            ]
+            for number in self.tickets
+        }
+
     def answer(self, asked: Asked) -> Said:
         """Act, and say what came of it."""
         if mistake := mistake_in(asked):
@@ -427,3 +438,8 @@ def headers(body: bytes, secret: str = SECRET) -> dict[str, str]:
 def body_of(told: dict[str, Any]) -> bytes:
     """The event's bytes."""
     return json.dumps(told, ensure_ascii=False).encode()
+
+
+#: For tests/test_desk_contract.py.
+FAKES = {"zammad": FakeZammad}
+SETTINGS = {"token": TOKEN, "user_id": OWN_ID, "secret": SECRET, "group": GROUP}

@@ -134,6 +134,13 @@ class FakeZendesk:
         """Idempotency keys live for some hours."""
         self._remembered.clear()
 
+    def shown(self) -> dict[str, list[str]]:
+        """{ticket: what stands on it}, private remarks in brackets."""
+        return {
+            str(t.id): [c["body"] if c["public"] else f"[{c['body']}]" for c in t.comments]
+            for t in self.tickets.values()
+        }
+
     def answer(self, asked: Asked) -> Said:
         """Act, and say what came of it."""
         if mistake := mistake_in(asked):
@@ -305,3 +312,8 @@ def headers(body: bytes, at: float, secret: str = SECRET) -> dict[str, str]:
 def body_of(told: dict[str, Any]) -> bytes:
     """The event's bytes."""
     return json.dumps(told, ensure_ascii=False).encode()
+
+
+#: For tests/test_desk_contract.py.
+FAKES = {"zendesk": FakeZendesk}
+SETTINGS = {"email": EMAIL, "token": TOKEN, "user_id": OWN_ID, "secret": SECRET}
