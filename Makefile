@@ -32,7 +32,7 @@ test: setup
 demo: setup
 	$(BIN)/askonce demo --own-world
 
-bench: package
+bench: package build/rehearsal/.ready
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench_page
 	$(BIN)/python -m tests.bench_cost --write

@@ -236,10 +236,16 @@ def environment(endpoint: str) -> dict[str, str]:
     }
 
 
+def missing() -> str:
+    """What has to be installed first, as a command; nothing where all is there."""
+    lacking = [name for name in ("wrk", "taskset", "npm") if not shutil.which(name)]
+    return "apt-get install wrk util-linux npm" if lacking else ""
+
+
 def measure(task: Path, rounds: int = ROUNDS) -> dict[str, list[Run]]:
-    """Every run of every server, by what it is."""
-    if missing := [name for name in ("wrk", "taskset", "npm") if not shutil.which(name)]:
-        raise SystemExit(f"{', '.join(missing)} missing: apt-get install wrk util-linux npm")
+    """Every run of every server, by what it is. SystemExit if something is missing."""
+    if install_first := missing():
+        raise SystemExit(f"first: {install_first}")
     BUILD.mkdir(parents=True, exist_ok=True)
     install()
     with ExitStack() as stack:
