@@ -65,7 +65,14 @@ function buildPhones() {
   const p = state.people.find((each) => each.key === person);
   if (!p || shownFor === person) return;
   shownFor = person;
-  at(".phones").replaceChildren(...CHANNELS.map((channel) => phone(channel, p)));
+  at(".phones").replaceChildren(...[...CHANNELS, ...otherChannels()].map((channel) => phone(channel, p)));
+}
+
+/** Channels that an inbox has and that stand nowhere above: a chat, where the customer has an id. */
+function otherChannels() {
+  const others = new Set(state.inboxes.map((inbox) => inbox.channel));
+  for (const known of CHANNELS) others.delete(known.key);
+  return [...others].map((key) => ({ key, name: key, address: (p) => p.openid }));
 }
 
 function phone(channel, p) {
