@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
-from chalicelib.direct import CONDITIONS, CONNECT_SECONDS, READ_SECONDS, Direct
+from chalicelib import direct
+from chalicelib.direct import CONDITIONS, CONNECT_SECONDS, Direct
 from chalicelib.errors import ConflictError, NotFoundError, RetryableError
 from chalicelib.ports import Item, Upload, UploadForm, Write
 
@@ -45,7 +46,7 @@ def client(
     from botocore.session import get_session
 
     # A long poll of SQS and an upload to S3 take longer than a put of one item.
-    seconds = seconds or (READ_SECONDS if service == "dynamodb" else 25)
+    seconds = seconds or (direct.READ_SECONDS if service == "dynamodb" else 25)
     session = get_session()
     for told in sessions:
         told(session)

@@ -20,7 +20,7 @@ ANSWER = "密封后放进冰箱冷藏，避光防潮，建议半年内喝完。"
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
     demand_chromium()
-    with local(tmp_path_factory.mktemp("world"), "--quiet") as running:
+    with local(tmp_path_factory.mktemp("world")) as running:
         yield running
 
 

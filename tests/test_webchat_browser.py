@@ -43,7 +43,7 @@ PNG = bytes.fromhex(
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
     demand_chromium()
-    with local(tmp_path_factory.mktemp("world"), "--quiet") as running:
+    with local(tmp_path_factory.mktemp("world")) as running:
         yield running
 
 

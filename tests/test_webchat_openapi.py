@@ -72,7 +72,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
     content["inboxes"]["webchat"] |= dict.fromkeys(quotas, 1_000_000)
     config = folder / "unlimited.toml"
     config.write_text(tomli_w.dumps(content), encoding="utf-8")
-    with local(folder, "--quiet", "--config", str(config)) as running:
+    with local(folder, "--config", str(config)) as running:
         yield running
 
 
@@ -204,13 +204,13 @@ def test_a_form_takes_just_the_file_that_was_asked_for(
 
 @pytest.mark.world
 def test_an_upload_outlives_the_world_that_took_it(tmp_path: Path) -> None:
-    with local(tmp_path, "--quiet") as before:
+    with local(tmp_path) as before:
         page = before.address.page
         session = simulators.post(simulators.webchat_session(page), before.address.api).json()
         held = {"Origin": page, "Authorization": f"Bearer {session['token']}"}
         upload = offer(before, held, FILE)
         assert simulators.webchat_form(upload, FILE).status_code == 204
-    with local(tmp_path, "--quiet", "--keep") as after:
+    with local(tmp_path, "--keep") as after:
         line = {"client_id": "after-0001", "text": "Which leaf is this?"}
         file = {"upload": upload["upload"], "name": "tea.png", "media_type": "image/png"}
         url = f"{after.address.api}/webchat/webchat/messages"

@@ -20,7 +20,7 @@ from typing import Any
 
 import tomli_w
 
-from chalicelib import log
+from chalicelib import direct, log
 from chalicelib.errors import ConfigurationError
 from chalicelib.settings import CONFIG_ENVIRONMENT, Document
 from connectors.signing import values
@@ -47,6 +47,7 @@ from infra.local.site import Site
 DEFAULT_FOLDER = Path(".askonce")
 DEFAULT_PORT = 8700
 TABLE = "askonce-local"
+TABLE_SECONDS = 5.0
 _OWN_FILES = ("aws.jsonl", "outside.sqlite", "outside.sqlite-wal", "outside.sqlite-shm",
               "secrets.json", "askonce.toml", "world.json")  # fmt: skip
 
@@ -104,6 +105,8 @@ class World:
         """Everything is up when this returns. ConfigurationError in words for whoever typed it."""
         self._take_folder()
         self._listen_to_log()
+        # The embedded table shares a processor with all the rest; DynamoDB needs no such patience.
+        direct.READ_SECONDS = TABLE_SECONDS
         held = self._secrets()
         records = Records(self.folder / "outside.sqlite")
         mail = MailServer(records)
