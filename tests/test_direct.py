@@ -193,6 +193,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dynamo]:
         monkeypatch.setattr(direct, "READ_SECONDS", 30)
         monkeypatch.setattr(direct, "CONNECT_SECONDS", 30)
         aws.client.cache_clear()
+        aws.client("dynamodb", tries=1)  # with this patience, whatever a test sets for direct calls
         yield running
         aws.client.cache_clear()
 
