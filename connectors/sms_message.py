@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from chalicelib.errors import PayloadError
 from chalicelib.ports import Capabilities, Connector, WebhookRequest
 from chalicelib.schema import (
+    Attachment,
     Channel,
     Consent,
     Delivery,
@@ -39,6 +40,9 @@ TEXTS = Capabilities(
     receipts=True,
     opt_out=True,
 )
+#: What an MMS may mainly be, besides.
+FILES = frozenset({Kind.IMAGE, Kind.AUDIO, Kind.VIDEO, Kind.FILE})
+_FILE_KINDS = {"image": Kind.IMAGE, "audio": Kind.AUDIO, "video": Kind.VIDEO}
 #: Sender names have 11 characters, E.164 has 15 digits; short codes and prefixes stay below this.
 _LONGEST_PHONE = 64
 
@@ -56,7 +60,8 @@ def inbound(
 ) -> Message:
     """A customer's SMS. PayloadError.
 
-    `choice` is what the provider took the text for, `confirmed` that it told the customer so.
+    `choice` is what the provider took the text for, `confirmed` that it told the customer so. The
+    kind is that of the first of the `attachments` where there is no text, unless `more` states it.
     """
     if not external_id or not phone.strip() or len(phone) > _LONGEST_PHONE:
         raise PayloadError("the message has no id or no sender that could be one")
@@ -71,7 +76,7 @@ def inbound(
         "external_id": external_id,
         "address": address,
         "evidence": (made(partial(Evidence, address=address, level=Level.VERIFIED, source="sms")),),
-        "kind": Kind.TEXT,
+        "kind": _kind(text, more.get("attachments", ())),
         "text": text,
         "sent_at": request.received_at,
         "received_at": request.received_at,
@@ -83,6 +88,30 @@ def inbound(
             "consent": Consent(choice=decided, confirmed=confirmed),
         }
     return made(lambda: Message(**fields))
+
+
+def _kind(text: str, files: Sequence[Attachment]) -> Kind:
+    if text or not files:
+        return Kind.TEXT
+    return _FILE_KINDS.get(files[0].media_type.partition("/")[0], Kind.FILE)
+
+
+def files(told: Any, name: str, *, url: str, media_type: str) -> tuple[Attachment, ...]:
+    """The files in an array of objects, each with its address and its type in the fields named.
+
+    None where that is no array; one that names no address is still told of.
+    """
+    stated = told.get(name) if isinstance(told, dict) else None
+    listed = stated if isinstance(stated, list) else []
+    return tuple(file(word(one, url), word(one, media_type)) for one in listed)
+
+
+def file(url: str, media_type: str) -> Attachment:
+    """A file at the provider, to be fetched from there."""
+    kind = media_type.lower() or "application/octet-stream"
+    if url:
+        return Attachment(media_type=kind, source=url)
+    return Attachment(media_type=kind, unavailable="the provider does not say where it is")
 
 
 def receipt(
@@ -140,6 +169,13 @@ def instant(text: str, otherwise: datetime) -> datetime:
         return otherwise
 
 
+def epoch(text: str, otherwise: datetime) -> datetime:
+    """Epoch seconds as a time; `otherwise` for anything else."""
+    if not text.isascii() or not text.isdigit() or len(text) > 11:
+        return otherwise
+    return datetime.fromtimestamp(int(text), UTC)
+
+
 def read_json(body: bytes) -> Any:
     """The JSON in a body. PayloadError."""
     try:
@@ -154,6 +190,14 @@ def read_object(body: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise PayloadError("the body is no JSON object")
     return found
+
+
+def refusal(body: bytes) -> dict[str, Any]:
+    """The JSON object in the body of a refusal; nothing where some proxy spoke."""
+    try:
+        return read_object(body)
+    except PayloadError:
+        return {}
 
 
 def word(fields: Any, *names: str) -> str:

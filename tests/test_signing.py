@@ -43,6 +43,14 @@ def test_any_other_timestamp_is_refused(timestamp: str) -> None:
         demand_fresh(timestamp, AT)
 
 
+def test_what_is_repeated_for_a_day_may_be_as_old_and_no_more_ahead_than_anything() -> None:
+    for good in (-86400, 300):
+        demand_fresh(str(NOW + good), AT, 86400)
+    for bad in (-86401, 301):
+        with pytest.raises(SignatureError, match="too far"):
+            demand_fresh(str(NOW + bad), AT, 86400)
+
+
 @pytest.mark.parametrize(
     ("given", "wanted", "same"),
     [

@@ -237,9 +237,5 @@ def _failure(code: str) -> Exception:
 
 
 def _refusal(body: bytes) -> str:
-    try:
-        stated = sms_message.read_json(body)
-    except PayloadError:
-        return ""
-    code = sms_message.word(stated, "Code") if isinstance(stated, dict) else ""
+    code = sms_message.word(sms_message.refusal(body), "Code")
     return str(_failure(code)) if code else ""

@@ -90,7 +90,7 @@ class TencentSms(Connector):
             external_id=sms_message.own_id(phone, at, text, extension),
             text=text,
             account=extension or sms_message.word(fields, "sign"),
-            sent_at=_epoch(at, request.received_at),
+            sent_at=sms_message.epoch(at, request.received_at),
         )
 
     def _receipt(self, fields: Mapping[str, Any], request: WebhookRequest) -> Receipt:
@@ -184,12 +184,6 @@ def international(number: str, country: str) -> str:
     if number.strip().startswith("+") or not code:
         return f"+{digits}" if digits else ""
     return f"+{code}{digits}" if digits else ""
-
-
-def _epoch(text: str, otherwise: datetime) -> datetime:
-    if not text.isascii() or not text.isdigit() or len(text) > 11:
-        return otherwise
-    return datetime.fromtimestamp(int(text), UTC)
 
 
 #: https://cloud.tencent.com/document/product/382/59177

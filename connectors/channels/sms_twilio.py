@@ -62,7 +62,7 @@ class TwilioSms(Connector):
     channel = Channel.SMS
     settings_model = TwilioSmsSettings
     capabilities = Capabilities(
-        kinds_in=frozenset({Kind.TEXT, Kind.IMAGE, Kind.AUDIO, Kind.VIDEO, Kind.FILE, Kind.EVENT}),
+        kinds_in=sms_message.FILES | {Kind.TEXT, Kind.EVENT},
         kinds_out=frozenset({Kind.TEXT, Kind.IMAGE}),
         evidence=("sms",),
         receipts=True,
@@ -129,20 +129,17 @@ class TwilioSms(Connector):
         if status and status not in ("received", "receiving"):
             return list(self._receipts(fields, status, request))
         opted = fields.get("OptOutType", "").upper()
-        attachments = tuple(_media(fields))
-        text = fields.get("Body", "")
         message = sms_message.inbound(
             self,
             request,
             phone=fields.get("From", ""),
             external_id=fields.get("MessageSid") or fields.get("SmsSid", ""),
-            text=text,
+            text=fields.get("Body", ""),
             choice=_CHOICES.get(opted),
             confirmed=bool(opted),  # Twilio answers by itself where it names this
             account=fields.get("To", ""),
             sender_name=fields.get("ProfileName", ""),
-            kind=_kind(attachments) if not text else Kind.TEXT,
-            attachments=attachments,  # Twilio states no time
+            attachments=tuple(_media(fields)),  # Twilio states no time
         )
         return [message]
 
@@ -251,21 +248,11 @@ def _form(body: bytes) -> list[tuple[str, str]]:
         raise PayloadError("the body is no form") from None
 
 
-_MEDIA_KINDS = {"image": Kind.IMAGE, "audio": Kind.AUDIO, "video": Kind.VIDEO}
-
-
 def _media(fields: Mapping[str, str]) -> Iterable[Attachment]:
     count = fields.get("NumMedia", "0")
     for n in range(min(int(count[:3]), 10) if count.isascii() and count.isdigit() else 0):
         if url := fields.get(f"MediaUrl{n}"):
-            media_type = fields.get(f"MediaContentType{n}") or "application/octet-stream"
-            yield Attachment(media_type=media_type.lower(), source=url)
-
-
-def _kind(attachments: Sequence[Attachment]) -> Kind:
-    if not attachments:
-        return Kind.TEXT
-    return _MEDIA_KINDS.get(attachments[0].media_type.partition("/")[0], Kind.FILE)
+            yield sms_message.file(url, fields.get(f"MediaContentType{n}", ""))
 
 
 _CHOICES: Mapping[str, sms_text.Choice] = {"STOP": "out", "START": "in"}
@@ -310,8 +297,4 @@ def explained(code: str, otherwise: str = "") -> str:
 
 def _refusal(body: bytes) -> str:
     """What a refusal of the API says, if it is one that we know."""
-    try:
-        stated = sms_message.read_json(body)
-    except PayloadError:
-        return ""
-    return explained(sms_message.word(stated, "code")) if isinstance(stated, dict) else ""
+    return explained(sms_message.word(sms_message.refusal(body), "code"))
