@@ -264,8 +264,9 @@ class Rehearsal:
 
     def _is_logged(self) -> bool:
         """The log of a question asked again leads from its webhook to its ticket."""
-        repeat = askonce("repeats", "list", "--outcome", "repeat").split()[2]
-        good = _soon(lambda: _tells_all(askonce("logs", repeat)))
+        here = ("--folder", str(self._folder))  # else a running `askonce dev` would answer
+        repeat = askonce("repeats", "list", "--outcome", "repeat", *here).split()[2]
+        good = _soon(lambda: _tells_all(askonce("logs", repeat, *here)))
         self._tell(f"the log of {repeat} {'leads to its ticket' if good else 'ends somewhere'}")
         return good
 

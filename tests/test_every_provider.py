@@ -2,7 +2,7 @@
 reaches the customer through the provider's API.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,13 @@ CONFIG = Path(__file__).parents[1] / "examples" / "every-provider.toml"
 INBOXES = settings.read(CONFIG).inboxes
 #: Web chat's other side is the widget (tests/test_webchat_browser.py).
 POSTING = {name for name, inbox in INBOXES.items() if inbox["connector"] != "webchat"}
+
+
+def each_inbox(names: Iterable[str]) -> pytest.MarkDecorator:
+    """`make connector` finds them by the connector's name, whatever the inbox is called."""
+    listed = sorted(names)
+    ids = [f"{name}-{INBOXES[name]['connector']}" for name in listed]
+    return pytest.mark.parametrize("inbox", listed, ids=ids)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +57,7 @@ def ticket_with(world: Local, text: str) -> Any:
     return world.wait(find, f"a ticket with {text}")
 
 
-@pytest.mark.parametrize("inbox", sorted(POSTING))
+@each_inbox(POSTING)
 def test_a_question_becomes_a_ticket_and_its_answer_comes_back(world: Local, inbox: str) -> None:
     question = f"Which of your teas is best with {inbox} cake?"
     assert world.client.say("mei", inbox, question)["status"] < 300
@@ -75,7 +82,7 @@ def test_a_provider_that_tells_what_became_of_an_answer_is_heard(world: Local) -
 SMS = sorted(name for name in POSTING if CONNECTORS[INBOXES[name]["connector"]]().channel == "sms")
 
 
-@pytest.mark.parametrize("inbox", SMS)
+@each_inbox(SMS)
 def test_a_long_chinese_question_arrives_whole(world: Local, inbox: str) -> None:
     question = f"{inbox}：" + "请问这款龙井茶应该怎样保存才不会受潮变味呢？" * 8
     assert world.client.say("li", inbox, question)["status"] < 300
