@@ -363,6 +363,7 @@ def test_whatever_happens_a_later_version_is_written_once(
 
 def test_where_nobody_is_the_sdk_says_so(server: Dynamo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    aws.client.cache_clear()
     nobody = DynamoTable("askonce", put_to("http://127.0.0.1:9"))
     with pytest.raises(EndpointConnectionError):
         nobody.write(Write(item=item()))
