@@ -3,7 +3,6 @@
 On loopback, ministack stands for AWS: it makes the stacks of the templates, puts its API Gateway in
 front and runs the zip. A core and two edges, secrets in its Parameter Store; providers and desk are
 those of the local world. Then the store's tests are run with it as the engine.
-https://pypi.org/project/ministack/
 """
 
 import contextlib
