@@ -35,7 +35,7 @@ def plain_errors(function: Function) -> Function:
             return function(*args, **kwargs)
         except AskOnceError as error:
             _stop(str(error) or type(error).__name__)
-        except Exception as error:
+        except Exception as error:  # those of the SDK, which is not imported to name them
             from infra.deployment import in_words
 
             words = in_words(error)
