@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from chalicelib.errors import (
     ConfigurationError,
@@ -57,6 +57,9 @@ if TYPE_CHECKING:  # loaded on first use, below
     from chalicelib.replies import Replies
     from chalicelib.resolve import Resolver
 
+#: A connector or a helpdesk; what checking a request with it says.
+P = TypeVar("P")
+R = TypeVar("R")
 _GLANCE_SECONDS = 0.05
 #: How often a long poll looks for something new.
 _LOOK_SECONDS = 0.5
@@ -124,7 +127,11 @@ class Pipeline(Worker):
         if len(request.body) > connector.max_body_bytes:
             raise TooLargeError(f"over {connector.max_body_bytes} bytes")
         self._admit(connector, "messages", request)
-        connector, probe = self._checked(inbox, connector, request)
+        connector, probe = _with_fresh_secrets(
+            connector,
+            lambda plugin: _probed(plugin, request),
+            lambda: self.deployment.renewed_inbox(inbox),
+        )
         if probe:
             return probe
         try:
@@ -140,21 +147,6 @@ class Pipeline(Worker):
                 self._keep(item)
         answer = self._answer_in_response(stored[0], until) if until else None
         return connector.acknowledge(messages, answer)
-
-    def _checked(
-        self, inbox: str, connector: Connector, request: WebhookRequest
-    ) -> tuple[Connector, WebhookResponse | None]:
-        """The inbox that knows the request's signature, and what it answers to a probe.
-
-        SignatureError. A secret may have been rotated since it was read: then it is read again.
-        """
-        try:
-            return connector, _probed(connector, request)
-        except SignatureError:
-            renewed = self.deployment.renewed_inbox(inbox)
-            if renewed is None:
-                raise
-        return renewed, _probed(renewed, request)
 
     def response_headers(self, inbox: str, request: WebhookRequest) -> Mapping[str, str]:
         """Headers that even a refusal needs, or a browser keeps it from its page."""
@@ -383,14 +375,11 @@ class Pipeline(Worker):
             raise NotFoundError(f"helpdesk {helpdesk_name} has no such address")
         if len(request.body) > helpdesk.max_body_bytes:
             raise TooLargeError(f"over {helpdesk.max_body_bytes} bytes")
-        try:
-            helpdesk.verify(request)
-        except SignatureError:
-            renewed = self.deployment.renewed_helpdesk(helpdesk_name)
-            if renewed is None:
-                raise
-            helpdesk = renewed
-            helpdesk.verify(request)
+        helpdesk, _ = _with_fresh_secrets(
+            helpdesk,
+            lambda plugin: plugin.verify(request),
+            lambda: self.deployment.renewed_helpdesk(helpdesk_name),
+        )
         try:
             found = helpdesk.parse(request)
         except PayloadError as error:
@@ -548,6 +537,22 @@ class Pipeline(Worker):
             ticket=ticket.id if ticket else None,
             why=why,
         )
+
+
+def _with_fresh_secrets(
+    plugin: P, check: Callable[[P], R], renewed: Callable[[], P | None]
+) -> tuple[P, R]:
+    """Who finds the signature right, and what the check says. SignatureError.
+
+    A secret may have been rotated since it was read: then it is read again.
+    """
+    try:
+        return plugin, check(plugin)
+    except SignatureError:
+        again = renewed()
+        if again is None:
+            raise
+    return again, check(again)
 
 
 def _probed(connector: Connector, request: WebhookRequest) -> WebhookResponse | None:

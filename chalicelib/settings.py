@@ -157,6 +157,7 @@ _PASSING |= {"ThrottlingException", "TooManyRequestsException", "RequestLimitExc
 def _passes(error: Exception) -> bool:
     """Whether it is the service or the line; not that there is no such secret, or no right."""
     answer: Any = getattr(error, "response", None) or {}
+    # By name: a reader of environment variables does not import the SDK.
     of_the_line = {"ConnectionError", "HTTPClientError"} & {c.__name__ for c in type(error).__mro__}
     return bool(of_the_line) or answer.get("Error", {}).get("Code") in _PASSING
 

@@ -32,14 +32,15 @@ def attach(prefix: str | None = None) -> str:
         os.environ.pop("ASKONCE_BUCKET", None)
     os.environ[PREFIX_ENVIRONMENT] = name
     if "ASKONCE_BUCKET" not in os.environ:
-        os.environ["ASKONCE_BUCKET"] = f"{name}-bytes-{_account()}"
+        os.environ["ASKONCE_BUCKET"] = bucket_of(name)
     return name
 
 
-def _account() -> str:
+def bucket_of(prefix: str) -> str:
+    """As infra/resources.yaml names it: after the account, too."""
     from chalicelib.aws import client
 
-    return str(client("sts").get_caller_identity()["Account"])
+    return f"{prefix}-bytes-{client('sts').get_caller_identity()['Account']}"
 
 
 #: What AWS answers -> what is wrong, and the mend. {operation} is what was asked.

@@ -17,16 +17,15 @@ from pydantic import BaseModel
 
 from chalicelib.errors import ConfigurationError, NotFoundError
 from chalicelib.ports import Connector, Helpdesk, HostedConnector
-from chalicelib.settings import Deployment, Document, SecretReader
+from chalicelib.settings import Deployment, Document, SecretReader, is_reference
 from connectors.registry import CONNECTORS, HELPDESKS
 from infra import consoles
-from infra.deployment import in_words
+from infra.deployment import bucket_of, in_words
+from infra.local.localise import NoTokens
+from infra.operating import DEAD_LETTERS
 
 #: What the stack of a core has, by the names of infra/resources.yaml.
-QUEUES = (
-    *("-forward.fifo", "-deliver.fifo"),
-    *("-forward-dead.fifo", "-deliver-dead.fifo", "-stream-dead", "-inbound-dead"),
-)
+QUEUES = ("-forward.fifo", "-deliver.fifo", *DEAD_LETTERS.values())
 _PATIENCE_SECONDS = 3.0
 _PORTS = {"https": 443, "http": 80, "smtp": 587, "smtps": 465}
 _SEALED = ("https", "smtps")
@@ -107,7 +106,7 @@ class Readiness:
 
     @property
     def deployment(self) -> Deployment:
-        return Deployment(self.document, CONNECTORS, HELPDESKS, _NoTokens(), self._once)
+        return Deployment(self.document, CONNECTORS, HELPDESKS, NoTokens(), self._once)
 
     def _once(self, reference: str) -> str:
         """A reference's value, read once, whatever it is."""
@@ -182,7 +181,9 @@ class Readiness:
     # What must be there
 
     def _resources(self) -> Iterator[Finding]:
-        found = _asked("AWS", "dynamodb", lambda _: self._bucket())  # which knows no region, too
+        found = _asked(
+            "AWS", "dynamodb", lambda _: bucket_of(self.prefix)
+        )  # which knows no region, too
         yield found
         if found.fault:
             return
@@ -191,14 +192,8 @@ class Readiness:
         for suffix in QUEUES:
             name = self.prefix + suffix
             yield _asked(f"queue {name}", "sqs", _queue(name))
-        bucket = self._bucket()
+        bucket = bucket_of(self.prefix)
         yield _asked(f"bucket {bucket}", "s3", lambda c: c.head_bucket(Bucket=bucket))
-
-    def _bucket(self) -> str:
-        from chalicelib.aws import client
-
-        account = client("sts").get_caller_identity()["Account"]
-        return f"{self.prefix}-bytes-{account}"
 
     # Where it is reached
 
@@ -252,15 +247,8 @@ class Readiness:
         yield f"  1. docs/helpdesks/{connector}.md says what to set up there"
 
 
-class _NoTokens:
-    """Looking needs no access tokens."""
-
-    def get(self, name: str, fetch: Any, *, stale: str = "") -> str:
-        raise NotImplementedError
-
-
 def _references(node: Any) -> Iterator[str]:
-    if isinstance(node, str) and node.startswith(("env:", "ssm:", "secretsmanager:")):
+    if isinstance(node, str) and is_reference(node):
         yield node
     elif isinstance(node, Mapping):
         yield from (found for value in node.values() for found in _references(value))
