@@ -4,6 +4,7 @@ Chalice's decorators know little of event sources, and a template that says too 
 well and loses messages later. So its rules stand here, and a template that breaks one is not made.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,22 @@ def _replaced(node: Any, old: Any, new: Any) -> Any:
     if isinstance(node, dict):
         return {key: _replaced(value, old, new) for key, value in node.items()}
     return [_replaced(value, old, new) for value in node] if isinstance(node, list) else node
+
+
+def rendered(stated: Any, names: Mapping[str, Any]) -> Any:
+    """What is stated, with every reference replaced by what `names` says that it stands for."""
+    match stated:
+        case {"Fn::Sub": str() as text}:
+            return re.sub(r"\$\{([^}]+)\}", lambda found: str(names[found[1]]), text)
+        case {"Fn::GetAtt": parts}:
+            return names[".".join(parts)]
+        case {"Ref": name}:
+            return names[name]
+        case dict():
+            return {key: rendered(value, names) for key, value in stated.items()}
+        case list():
+            return [rendered(value, names) for value in stated]
+    return stated
 
 
 def functions(template: Any) -> dict[str, Any]:

@@ -14,7 +14,8 @@ import requests
 import app
 from infra import template
 from infra.local import simulators
-from infra.local.permissions import FUNCTIONS, POLICIES, Guard, grants, rendered
+from infra.local.permissions import FUNCTIONS, POLICIES, Guard, grants
+from infra.template import rendered
 from tests.local import Local, local, messages, notes
 
 ROOT = Path(__file__).parents[1]

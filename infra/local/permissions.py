@@ -18,6 +18,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from chalicelib import aws, log
+from infra.template import rendered
 
 POLICIES = Path(__file__).resolve().parents[2] / ".chalice"
 FUNCTIONS = ("api_handler", "on_stored", "on_sns_message", "forward", "deliver", "tick")
@@ -107,20 +108,6 @@ def grants(function: str, names: Mapping[str, str], folder: Path = POLICIES) -> 
         for action in statement["Action"]
         for stated in statement["Resource"]
     ]
-
-
-def rendered(stated: Any, names: Mapping[str, str]) -> Any:
-    """What is stated, with every reference replaced by what it stands for."""
-    match stated:
-        case {"Fn::Sub": str() as text}:
-            return re.sub(r"\$\{([^}]+)\}", lambda m: names[m[1]], text)
-        case {"Fn::GetAtt": parts}:
-            return names[".".join(parts)]
-        case dict():
-            return {key: rendered(value, names) for key, value in stated.items()}
-        case list():
-            return [rendered(value, names) for value in stated]
-    return stated
 
 
 # Calls

@@ -5,12 +5,11 @@ all the rest of a start. tests/test_local_resources.py holds the two against eac
 """
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from infra import template
 
 RESOURCES = Path(__file__).resolve().parent.parent / "resources.yaml"
 _ACCOUNT, _REGION = "123456789012", "us-east-1"
@@ -19,12 +18,12 @@ Properties = dict[str, Any]
 
 def create_resources(prefix: str) -> str:
     """Make them all. Returns the bucket."""
-    template = yaml.load(RESOURCES.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506  # a SafeLoader with tags of its own
-    key = _key(_resolved(template, prefix, "")["Resources"].pop("Key")["Properties"])
-    resources = _resolved(template, prefix, key)["Resources"]
+    whole = template.read(RESOURCES)
+    stated, names = whole["Resources"], _names(whole, prefix)
+    names["Key.Arn"] = _key(template.rendered(stated.pop("Key")["Properties"], names))
+    resources = template.rendered(stated, names)
     for resource in sorted(resources.values(), key=_needs_others):
-        if resource["Type"] != "AWS::KMS::Key":
-            _MAKERS[resource["Type"]](resource["Properties"])
+        _MAKERS[resource["Type"]](resource["Properties"])
     return str(resources["Bytes"]["Properties"]["BucketName"])
 
 
@@ -37,65 +36,25 @@ def _needs_others(resource: Mapping[str, Any]) -> bool:
     return "RedrivePolicy" in resource["Properties"]
 
 
-# The template
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML with CloudFormation's short forms, kept as pairs of tag and value."""
-
-
-class _Form(tuple[str, str]):
-    __slots__ = ()
-
-
-_Loader.add_multi_constructor("!", lambda _loader, tag, node: _Form((tag, node.value)))
-
-
-def _resolved(template: Any, prefix: str, key: str) -> Any:
-    """The template with every reference replaced by what it stands for."""
-    parameters = {name: p["Default"] for name, p in template["Parameters"].items()}
-    known = {
-        **parameters,
+def _names(whole: Any, prefix: str) -> dict[str, Any]:
+    """What each reference of the template stands for; the key's is known once it is made."""
+    names: dict[str, Any] = {
+        **{name: _default(parameter) for name, parameter in whole["Parameters"].items()},
         "Prefix": prefix,
         "AWS::AccountId": _ACCOUNT,
         "AWS::Partition": "aws",
         "AWS::Region": _REGION,
-        "Key.Arn": key,
     }
-
-    def resolve(value: Any) -> Any:
-        if isinstance(value, _Form):
-            return _FORMS[value[0]](value[1], known, template["Resources"], resolve)
-        if isinstance(value, dict):
-            return {key: resolve(item) for key, item in value.items()}
-        return [resolve(item) for item in value] if isinstance(value, list) else value
-
-    return {"Resources": resolve(template["Resources"])}
+    for name, resource in whole["Resources"].items():
+        if resource["Type"] == "AWS::SQS::Queue":
+            queue = template.rendered(resource["Properties"]["QueueName"], names)
+            names[f"{name}.Arn"] = f"arn:aws:sqs:{_REGION}:{_ACCOUNT}:{queue}"
+    return names
 
 
-def _ref(name: str, known: Mapping[str, str], _resources: Any, _resolve: Any) -> Any:
-    value = known[name]
-    return value.split(",") if "://" in value else value
-
-
-def _sub(text: str, known: Mapping[str, str], _resources: Any, _resolve: Any) -> str:
-    return re.sub(r"\$\{([^}]+)\}", lambda m: known[m[1]], text)
-
-
-def _get_att(
-    name: str,
-    known: Mapping[str, str],
-    resources: Mapping[str, Any],
-    resolve: Callable[[Any], Any],
-) -> str:
-    """The ARN of the key, or of a queue: nothing else is asked for."""
-    if name in known:
-        return known[name]
-    queue = resolve(resources[name.removesuffix(".Arn")]["Properties"]["QueueName"])
-    return f"arn:aws:sqs:{_REGION}:{_ACCOUNT}:{queue}"
-
-
-_FORMS: dict[str, Callable[..., Any]] = {"Ref": _ref, "Sub": _sub, "GetAtt": _get_att}
+def _default(parameter: Mapping[str, Any]) -> Any:
+    value = parameter["Default"]
+    return value.split(",") if parameter["Type"] == "CommaDelimitedList" else value
 
 
 # The calls
