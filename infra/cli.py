@@ -305,10 +305,11 @@ def _check_stage(
     name: str, config: Path, prefix: str | None, api_url: str | None, stack: str | None
 ) -> None:
     from chalicelib import settings
-    from infra import readiness
+    from infra import readiness, stages
 
+    [stage] = stages.read(stages.CONFIG, [name])
     ready = readiness.Readiness(
-        readiness.stage(name, Path(".chalice/config.json")),
+        stage,
         settings.read(config),
         readiness.prefix_of(prefix),
         api_url or (readiness.api_of(stack) if stack else None),

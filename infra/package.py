@@ -13,8 +13,8 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,13 @@ import click
 from chalicelib import settings
 from chalicelib.bedrock import plain_name
 from chalicelib.errors import ConfigurationError
-from infra import artefact, template
+from infra import artefact, stages, template
+from infra.stages import Stage
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "build" / "out"
 #: Otherwise Python's caches end in the zip, and change its hash from run to run.
 ENVIRONMENT = {"AWS_DEFAULT_REGION": "us-east-1", "PYTHONDONTWRITEBYTECODE": "1"}
-ARCHITECTURES = ("x86_64", "arm64")
 #: Part of a deployment -> what infra/ says of it. Every stack is told where the rest is.
 PARTS = {
     "core": (
@@ -70,28 +70,30 @@ def package(asked: Asked, say: Say = click.echo) -> list[str]:
 
     ConfigurationError for a stage or a setting that cannot be packaged.
     """
-    configured = stages(asked)
+    configured = stages_of(asked)
     demand_good_settings(asked.config)
-    _demand_known_inboxes(configured, settings.read(asked.config), asked.config.name)
+    for one in configured:
+        one.inboxes(settings.read(asked.config))
     stage(asked)
     asked.out.mkdir(parents=True, exist_ok=True)
     found: list[str] = []
-    for architecture in sorted({architecture_of(own) for own in configured.values()}):
-        theirs = {n: own for n, own in configured.items() if architecture_of(own) == architecture}
+    for architecture in sorted({one.architecture for one in configured}):
+        theirs = [one for one in configured if one.architecture == architecture]
         found += _package_for(architecture, theirs, asked, say)
     return found
 
 
 def _package_for(
-    architecture: str, configured: Mapping[str, Any], asked: Asked, say: Say
+    architecture: str, configured: Iterable[Stage], asked: Asked, say: Say
 ) -> Iterator[str]:
     """One zip, and its stages' templates; what is wrong with them."""
     zip_ = asked.out / f"askonce-{architecture}.zip"
     packed: bytes | None = None
-    for name, own in configured.items():
+    for one in configured:
+        name = one.name
         with tempfile.TemporaryDirectory() as temporary:
             made = Path(temporary)
-            whole = by_chalice(asked.staged, name, parts_of(own), made)
+            whole = by_chalice(asked.staged, one, made)
             content = (made / "deployment.zip").read_bytes()
             if packed is None:
                 artefact.finish(made / "deployment.zip", zip_)
@@ -103,41 +105,19 @@ def _package_for(
         for function in template.functions(whole).values():
             function["CodeUri"] = asked.code or f"./{zip_.name}"
         template.write(whole, asked.out / f"{name}.yaml")
-        say(f"{asked.out / name}.yaml: {' and '.join(parts_of(own))}")
+        say(f"{asked.out / name}.yaml: {' and '.join(one.parts)}")
         yield from (f"{name}: {fault}" for fault in template.faults(whole))
 
 
 # Stages
 
 
-def stages(asked: Asked) -> dict[str, dict[str, Any]]:
-    """{name: what .chalice/config.json says of it}; all, if none is asked for."""
-    known = json.loads((ROOT / ".chalice" / "config.json").read_text(encoding="utf-8"))["stages"]
-    for name in asked.stages:
-        if name not in known:
-            raise ConfigurationError(
-                f"there is no stage {name} in .chalice/config.json: it has {', '.join(known)}"
-            )
-    return {
-        name: own | ({"lambda_architecture": asked.architecture} if asked.architecture else {})
-        for name, own in known.items()
-        if name in asked.stages or not asked.stages
-    }
-
-
-def architecture_of(own: Mapping[str, Any]) -> str:
-    return str(own.get("lambda_architecture", ARCHITECTURES[0]))
-
-
-def parts_of(own: Mapping[str, Any]) -> list[str]:
-    """The parts that a stage has. ConfigurationError for one that we do not know."""
-    parts = str(own.get("environment_variables", {}).get("ASKONCE_PARTS", "core edge")).split()
-    for part in parts:
-        if part not in PARTS:
-            raise ConfigurationError(
-                f".chalice/config.json: ASKONCE_PARTS names {part}: it is core, edge, or both"
-            )
-    return parts
+def stages_of(asked: Asked) -> list[Stage]:
+    """Those to package. ConfigurationError for one that is not there."""
+    found = stages.read(ROOT / stages.CONFIG, asked.stages)
+    if asked.architecture is None:
+        return found
+    return [replace(one, architecture=asked.architecture) for one in found]
 
 
 def demand_good_settings(config: Path) -> None:
@@ -146,20 +126,6 @@ def demand_good_settings(config: Path) -> None:
 
     if found := faults_of_shape(settings.read(config)):
         raise ConfigurationError("\n".join(f"{config.name}: {fault}" for fault in found))
-
-
-def _demand_known_inboxes(
-    configured: Mapping[str, Any], document: settings.Document, config: str
-) -> None:
-    """ConfigurationError for a stage that serves an inbox that there is not."""
-    for name, own in configured.items():
-        served = str(own.get("environment_variables", {}).get("ASKONCE_INBOXES", "*"))
-        for inbox in (word.strip() for word in served.split(",")):
-            if inbox != "*" and inbox not in document.inboxes:
-                raise ConfigurationError(
-                    f".chalice/config.json: stage {name} serves {inbox}, which is no inbox of "
-                    f"{config}: it has {', '.join(document.inboxes)}"
-                )
 
 
 # Staging
@@ -191,7 +157,10 @@ def _complete(path: Path, asked: Asked) -> None:
     config = json.loads(path.read_text(encoding="utf-8"))
     common = config.pop("lambda_functions")
     config["stages"] = {
-        name: {"lambda_functions": common} | own for name, own in stages(asked).items()
+        one.name: {"lambda_functions": common}
+        | config["stages"][one.name]
+        | {"lambda_architecture": one.architecture}
+        for one in stages_of(asked)
     }
     path.write_text(json.dumps(config, indent=2), encoding="utf-8")
 
@@ -244,10 +213,10 @@ def _arns(model: str, region: str | None) -> Iterator[str]:
         yield f"arn:${{AWS::Partition}}:bedrock:*::foundation-model/{plain}"
 
 
-def by_chalice(staged: Path, name: str, parts: Sequence[str], made: Path) -> Any:
+def by_chalice(staged: Path, stage: Stage, made: Path) -> Any:
     """The template of one stage; its zip is in `made`. `chalice package` validates nothing."""
     merge = staged / "merge.yaml"
-    said = [ROOT / "infra" / file for part in parts for file in PARTS[part]]
+    said = [ROOT / "infra" / file for part in stage.parts for file in PARTS[part]]
     said += [ROOT / "infra" / file for file in SHARED]
     template.write(template.merged(*(path for path in said if path.exists())), merge)
     validate = (
@@ -256,12 +225,12 @@ def by_chalice(staged: Path, name: str, parts: Sequence[str], made: Path) -> Any
         "v(F(sys.argv[1]).create_config_obj(sys.argv[2]))"
     )
     chalice = str(Path(sys.executable).with_name("chalice"))
-    part = {"ASKONCE_PARTS": " ".join(parts)}
-    _run(staged, part, sys.executable, "-c", validate, str(staged), name)
+    part = {stages.PARTS_ENVIRONMENT: " ".join(stage.parts)}
+    _run(staged, part, sys.executable, "-c", validate, str(staged), stage.name)
     _run(
         staged,
         part,
-        *(chalice, "--project-dir", str(staged), "package", "--stage", name),
+        *(chalice, "--project-dir", str(staged), "package", "--stage", stage.name),
         *("--merge-template", str(merge), str(made)),
     )
     return template.importing(template.read(made / "sam.yaml"))

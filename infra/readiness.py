@@ -3,13 +3,11 @@
 Looks at everything and changes nothing. Secrets are read, to see that they can be, and not shown.
 """
 
-import json
 import os
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +21,7 @@ from infra import consoles
 from infra.deployment import bucket_of, in_words
 from infra.local.localise import NoTokens
 from infra.operating import DEAD_LETTERS
+from infra.stages import Stage
 
 #: What the stack of a core has, by the names of infra/resources.yaml.
 QUEUES = ("-forward.fifo", "-deliver.fifo", *DEAD_LETTERS.values())
@@ -31,45 +30,6 @@ _PORTS = {"https": 443, "http": 80, "smtp": 587, "smtps": 465}
 _SEALED = ("https", "smtps")
 #: Which secrets the functions may read: .chalice/policy-*.json.
 _READABLE = {"ssm": "/{prefix}/", "secretsmanager": "{prefix}/"}
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A stage as .chalice/config.json has it."""
-
-    name: str
-    environment: Mapping[str, str]
-
-    @property
-    def parts(self) -> list[str]:
-        return self.environment.get("ASKONCE_PARTS", "core edge").split()
-
-    def inboxes(self, document: Document) -> list[str]:
-        """The inboxes that it takes webhooks for. ConfigurationError for one that is not there."""
-        wanted = self.environment.get("ASKONCE_INBOXES", "*")
-        names = [n.strip() for n in wanted.split(",")] if wanted != "*" else [*document.inboxes]
-        for name in names:
-            if name not in document.inboxes:
-                raise ConfigurationError(
-                    f"stage {self.name}: its ASKONCE_INBOXES names {name}, which is no inbox of "
-                    f"askonce.toml: it has {', '.join(document.inboxes)}"
-                )
-        return names
-
-
-def stage(name: str, config: Path) -> Stage:
-    """ConfigurationError for one that is not there."""
-    try:
-        told = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{config} cannot be read: {type(error).__name__}") from None
-    stages = told.get("stages", {})
-    if name not in stages:
-        raise ConfigurationError(
-            f"there is no stage {name} in {config}: it has {', '.join(stages)}"
-        )
-    shared = told.get("environment_variables", {})
-    return Stage(name, shared | stages[name].get("environment_variables", {}))
 
 
 @dataclass(frozen=True)

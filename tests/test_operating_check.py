@@ -20,9 +20,10 @@ from chalicelib import aws, settings
 from chalicelib.errors import ConfigurationError
 from chalicelib.settings import Deployment, SecretReader
 from connectors.registry import CONNECTORS, HELPDESKS
-from infra import cli, consoles
+from infra import cli, consoles, stages
 from infra.local.localise import missing_secrets
-from infra.readiness import Stage, place_of, reach, stage
+from infra.readiness import place_of, reach
+from infra.stages import Stage
 from tests.fakes import NoTokens
 
 CONFIG = """
@@ -401,6 +402,6 @@ def test_a_stage_inherits_what_all_stages_have(tmp_path: Path) -> None:
         ' "stages": {"s": {"environment_variables": {"A": "2"}}}}',
         encoding="utf-8",
     )
-    assert stage("s", path) == Stage("s", {"ASKONCE_PARTS": "core", "A": "2"})
+    assert stages.read(path, ["s"]) == [Stage("s", {"ASKONCE_PARTS": "core", "A": "2"})]
     with pytest.raises(ConfigurationError, match="cannot be read: FileNotFoundError"):
-        stage("s", tmp_path / "none.json")
+        stages.read(tmp_path / "none.json", ["s"])

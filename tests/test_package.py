@@ -11,6 +11,7 @@ import yaml
 
 from chalicelib.errors import ConfigurationError
 from infra import artefact, package, template
+from infra.stages import Stage
 
 WORKERS = {"OnStored", "OnSnsMessage", "Forward", "Deliver", "Tick"}
 QUEUES = ("Forward", "Deliver")
@@ -24,8 +25,8 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     package.stage(asked)
     (asked.staged / "requirements.txt").write_text("", encoding="utf-8")
     return {
-        name: package.by_chalice(asked.staged, name, package.parts_of(own), folder / name)
-        for name, own in package.stages(asked).items()
+        one.name: package.by_chalice(asked.staged, one, folder / one.name)
+        for one in package.stages_of(asked)
     }
 
 
@@ -237,12 +238,12 @@ def test_a_template_that_would_lose_messages_is_a_fault(
 
 def test_a_stage_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="there is no stage prod in"):
-        package.stages(package.Asked(("prod",), tmp_path))
+        package.stages_of(package.Asked(("prod",), tmp_path))
 
 
 def test_a_part_that_nobody_knows_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="ASKONCE_PARTS names egde"):
-        package.parts_of({"environment_variables": {"ASKONCE_PARTS": "egde"}})
+        assert Stage("s", {"ASKONCE_PARTS": "egde"}).parts
 
 
 def test_settings_with_a_fault_are_not_packaged(tmp_path: Path) -> None:
@@ -256,7 +257,7 @@ def test_settings_with_a_fault_are_not_packaged(tmp_path: Path) -> None:
 
 def test_a_stage_that_serves_an_inbox_that_there_is_not_is_not_packaged(tmp_path: Path) -> None:
     config = package.ROOT / "examples" / "deployed.toml"
-    with pytest.raises(ConfigurationError, match="stage edge-rest serves email, which is no inbox"):
+    with pytest.raises(ConfigurationError, match="edge-rest: its ASKONCE_INBOXES names email"):
         package.package(package.Asked(("core", "edge-rest"), tmp_path / "out", config))
 
 

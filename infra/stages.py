@@ -1,0 +1,70 @@
+"""The stages of .chalice/config.json: each is one stack, with these parts, for these inboxes."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from chalicelib.errors import ConfigurationError
+from chalicelib.settings import INBOXES_ENVIRONMENT, Document
+
+CONFIG = Path(".chalice") / "config.json"
+PARTS_ENVIRONMENT = "ASKONCE_PARTS"
+PARTS = ("core", "edge")
+ARCHITECTURES = ("x86_64", "arm64")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as the file has it."""
+
+    name: str
+    environment: Mapping[str, str]
+    architecture: str = ARCHITECTURES[0]
+
+    @property
+    def parts(self) -> list[str]:
+        """ConfigurationError for one that there is not."""
+        parts = self.environment.get(PARTS_ENVIRONMENT, " ".join(PARTS)).split()
+        for part in parts:
+            if part not in PARTS:
+                raise ConfigurationError(
+                    f"stage {self.name}: its {PARTS_ENVIRONMENT} names {part}: "
+                    "it is core, edge, or both"
+                )
+        return parts
+
+    def inboxes(self, document: Document) -> list[str]:
+        """The inboxes that it takes webhooks for. ConfigurationError for one that is not there."""
+        wanted = self.environment.get(INBOXES_ENVIRONMENT, "*")
+        names = [n.strip() for n in wanted.split(",")] if wanted != "*" else [*document.inboxes]
+        for name in names:
+            if name not in document.inboxes:
+                raise ConfigurationError(
+                    f"stage {self.name}: its {INBOXES_ENVIRONMENT} names {name}, which is no inbox "
+                    f"of askonce.toml: it has {', '.join(document.inboxes)}"
+                )
+        return names
+
+
+def read(config: Path, names: Sequence[str] = ()) -> list[Stage]:
+    """Those of these names; all, if none is given. ConfigurationError for one that is not there."""
+    try:
+        told = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{config} cannot be read: {type(error).__name__}") from None
+    known, shared = told.get("stages", {}), told.get("environment_variables", {})
+    for name in names:
+        if name not in known:
+            raise ConfigurationError(
+                f"there is no stage {name} in {config}: it has {', '.join(known)}"
+            )
+    return [
+        Stage(
+            name,
+            shared | own.get("environment_variables", {}),
+            own.get("lambda_architecture", told.get("lambda_architecture", ARCHITECTURES[0])),
+        )
+        for name, own in known.items()
+        if name in names or not names
+    ]
