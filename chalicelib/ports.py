@@ -79,9 +79,14 @@ class PluginSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
+def url_names(model: type[PluginSettings]) -> list[str]:
+    """The settings that are addresses: those called `url`, or that end in `_url`."""
+    return [name for name in model.model_fields if name == "url" or name.endswith("_url")]
+
+
 def urls_of(settings: PluginSettings) -> list[str]:
-    """The addresses among settings: those called `url`, or that end in `_url`."""
-    named = [value for name, value in settings if name == "url" or name.endswith("_url")]
+    """The addresses among settings."""
+    named = [getattr(settings, name) for name in url_names(type(settings))]
     plain = (v.get_secret_value() if hasattr(v, "get_secret_value") else v for v in named)
     return [str(value) for value in plain if value]
 

@@ -1,10 +1,11 @@
-"""One genuine webhook of each channel, for the inboxes of askonce.toml, as the gateway gives it."""
+"""Genuine webhooks of each channel, for the inboxes of askonce.toml, as the gateway gives it."""
 
 import base64
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from pydantic import SecretStr
@@ -16,7 +17,8 @@ from infra.local.simulators import Sent
 TEXT = "Where is my order 20260311-7? It should have come on Monday."
 _SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
 _AES_KEY = base64.b64encode(bytes(range(32))).decode().rstrip("=")
-_URL, _ORIGIN = "https://askonce.example", "https://shop.example"
+_URL, ORIGIN = "https://askonce.example", "https://shop.example"
+ACCOUNT = "AC5ef8732a3c49700934481addd5ce1659"
 #: What askonce.toml refers to.
 SECRETS = {
     "ASKONCE_PUBLIC_URL": _URL,
@@ -32,48 +34,57 @@ SECRETS = {
 }
 
 
-def wechat() -> Sent:
+def _wechat(number: int, text: str, at: float) -> Sent:
     keys = {
         "app_id": "wx5f0e1c2d3b4a6978",
         "token": SECRETS["ASKONCE_WECHAT_TOKEN"],
-        "aes_key": _AES_KEY,
+        "aes_key": SECRETS["ASKONCE_WECHAT_AES_KEY"],
     }
-    return simulators.wechat(keys, "oLi", simulators.wechat_text(TEXT))
+    openid = f"o{number:027}"
+    return simulators.wechat(keys, openid, simulators.wechat_text(text), at=at)
 
 
-def sms() -> Sent:
+def _sms(number: int, text: str, _at: float) -> Sent:
     keys = {
-        "account_sid": "AC5ef8732a3c49700934481addd5ce1659",
+        "account_sid": ACCOUNT,
         "token": SECRETS["ASKONCE_TWILIO_TOKEN"],
         "number": "+14155550100",
         "public_url": _URL,
     }
-    return simulators.twilio(keys, "+8613800138000", TEXT)
+    return simulators.twilio(keys, f"+86138{number:08}", text)
 
 
-def email() -> Sent:
+def _email(number: int, text: str, _at: float) -> Sent:
     return simulators.email(
-        _SECRET, sender="li@example.com", name="Li", to="help@shop.example", text=TEXT,
-        subject="My order",
+        SECRETS["ASKONCE_EMAIL_SECRET"], sender=f"customer{number:08}@example.com",
+        name="Li Lei", to="help@shop.example", text=text, subject="A question",
     )  # fmt: skip
 
 
-def webchat() -> Sent:
+def _webchat(number: int, text: str, _at: float) -> Sent:
     tokens = Tokens(
         inbox="webchat",
         secret=SecretStr(SECRETS["ASKONCE_WEBCHAT_SECRET"]),
         identity_secret=None,
         minutes=60,
     )
-    token, _ = tokens.issue({"sub": f"v{'0' * 32}"}, _ORIGIN, datetime.now(UTC))
-    return simulators.webchat_message(token, _ORIGIN, TEXT)
+    token, _ = tokens.issue({"sub": f"v{number:032}"}, ORIGIN, datetime.now(UTC))
+    return simulators.webchat_message(token, ORIGIN, text)
 
 
+def _one(channel: str) -> Sent:
+    return SAYING[channel](0, TEXT, time.time())
+
+
+#: Channel -> what a customer of that number writes, at a time that only WeChat tells.
+SAYING: Mapping[str, Callable[[int, str, float], Sent]] = {
+    "wechat": _wechat,
+    "sms": _sms,
+    "email": _email,
+    "webchat": _webchat,
+}
 CHANNELS: dict[str, Callable[[], Sent]] = {
-    "sms": sms,
-    "email": email,
-    "wechat": wechat,
-    "webchat": webchat,
+    channel: partial(_one, channel) for channel in ("sms", "email", "wechat", "webchat")
 }
 #: Those whose response may carry an answer: older than that, a request is only stored.
 ANSWERING, TOO_LATE_SECONDS = ("wechat", "webchat"), 20

@@ -9,7 +9,7 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,26 +20,23 @@ from urllib.parse import urlencode
 
 import tomli_w
 from chalice.local import LambdaContext
-from pydantic import SecretStr
 
 import app
 from chalicelib import aws, direct, log, metrics, settings
 from chalicelib.schema import Ticket
 from chalicelib.settings import CONFIG_ENVIRONMENT
 from connectors.channels.sms_twilio import signature as twilio_signature
-from connectors.webchat_tokens import Tokens
 from infra.local import simulators
 from infra.local.localise import localised, outside_addresses
 from infra.local.providers import MailServer
 from infra.local.records import Records
 from infra.local.simulators import Sent
-from tests.bench_webhooks import SECRETS, event
+from tests.bench_webhooks import ACCOUNT, ORIGIN, SAYING, SECRETS, event
 from tests.desk_server import Asked, DeskServer, Said
 from tests.metering import Bill, Meter, own_client
 
 ROOT = Path(__file__).resolve().parent.parent
-_ORIGIN, _URL = "https://shop.example", SECRETS["ASKONCE_PUBLIC_URL"]
-_ACCOUNT = "AC5ef8732a3c49700934481addd5ce1659"
+_URL = SECRETS["ASKONCE_PUBLIC_URL"]
 #: What Lambda itself writes about each invocation.
 _LAMBDAS_OWN = (
     "START RequestId: 00000000-0000-0000-0000-000000000000 Version: $LATEST\n",
@@ -83,53 +80,7 @@ class Customer:
 
     def says(self, text: str, later: float = 0) -> Sent:
         """A new webhook with these words, so many seconds from now: WeChat tells whole ones."""
-        return _SAID[self.channel](self.number, text, time.time() + later)
-
-
-def _wechat(number: int, text: str, at: float) -> Sent:
-    keys = {
-        "app_id": "wx5f0e1c2d3b4a6978",
-        "token": SECRETS["ASKONCE_WECHAT_TOKEN"],
-        "aes_key": SECRETS["ASKONCE_WECHAT_AES_KEY"],
-    }
-    openid = f"o{number:027}"
-    return simulators.wechat(keys, openid, simulators.wechat_text(text), at=at)
-
-
-def _sms(number: int, text: str, _at: float) -> Sent:
-    keys = {
-        "account_sid": _ACCOUNT,
-        "token": SECRETS["ASKONCE_TWILIO_TOKEN"],
-        "number": "+14155550100",
-        "public_url": _URL,
-    }
-    return simulators.twilio(keys, f"+86138{number:08}", text)
-
-
-def _email(number: int, text: str, _at: float) -> Sent:
-    return simulators.email(
-        SECRETS["ASKONCE_EMAIL_SECRET"], sender=f"customer{number:08}@example.com",
-        name="Li Lei", to="help@shop.example", text=text, subject="A question",
-    )  # fmt: skip
-
-
-def _webchat(number: int, text: str, _at: float) -> Sent:
-    tokens = Tokens(
-        inbox="webchat",
-        secret=SecretStr(SECRETS["ASKONCE_WEBCHAT_SECRET"]),
-        identity_secret=None,
-        minutes=60,
-    )
-    token, _ = tokens.issue({"sub": f"v{number:032}"}, _ORIGIN, datetime.now(UTC))
-    return simulators.webchat_message(token, _ORIGIN, text)
-
-
-_SAID: Mapping[str, Callable[[int, str, float], Sent]] = {
-    "wechat": _wechat,
-    "sms": _sms,
-    "email": _email,
-    "webchat": _webchat,
-}
+        return SAYING[self.channel](self.number, text, time.time() + later)
 
 
 def forged(sent: Sent) -> Sent:
@@ -155,7 +106,7 @@ def agent_says(ticket: str, text: str) -> Sent:
 
 def twilio_says(sid: str) -> Sent:
     """Twilio's webhook for an SMS of ours that arrived."""
-    told = {"MessageSid": sid, "MessageStatus": "delivered", "AccountSid": _ACCOUNT}
+    told = {"MessageSid": sid, "MessageStatus": "delivered", "AccountSid": ACCOUNT}
     path = "/webhooks/sms"
     token = SECRETS["ASKONCE_TWILIO_TOKEN"]
     signed = twilio_signature(token, _URL + path, list(told.items()))
@@ -360,7 +311,7 @@ def machine(bucket: str) -> Iterator[Machine]:
         }))  # fmt: skip
         document = settings.read(ROOT / "askonce.toml")
         config = localised(document, _URL, outside_addresses(desk.url))
-        config["inboxes"]["webchat"]["origins"] = [_ORIGIN]
+        config["inboxes"]["webchat"]["origins"] = [ORIGIN]
         # All ask within a minute what in truth comes over the day.
         config["policy"]["trending"]["surge_customers"] = 1_000_000
         (folder / "askonce.toml").write_text(tomli_w.dumps(config), encoding="utf-8")

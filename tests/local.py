@@ -29,7 +29,7 @@ class Local:
         self.client = Client(self.address)
 
     def stop(self) -> None:
-        """Stop it. Fails the test whose world was surprised or refused a right, or did not stop."""
+        """Stop it. Fails the test whose world was surprised, or refused a right."""
         stop_world(self._process)
         printed = (self.folder / OUTPUT).read_text("utf-8", "replace")
         for surprise in ("Traceback", "permission.denied", '"event": "failed"'):

@@ -15,10 +15,10 @@ from flask import Flask
 from pydantic import SecretStr, ValidationError
 
 from chalicelib.errors import DeliveryError, RejectedError, RetryableError, SignatureError
-from chalicelib.ports import Connector, HostedConnector
+from chalicelib.ports import Connector, HostedConnector, url_names
 from chalicelib.schema import Message
 from connectors.registry import CONNECTORS
-from infra.local.localise import outside_addresses, urls_in
+from infra.local.localise import outside_addresses
 from infra.local.providers import fakes
 from infra.local.records import Records
 from tests.loopback import AGAIN, NEVER, UNREADABLE, mailbox, request_errors
@@ -112,7 +112,7 @@ def played(sample: Sample, wire: responses.RequestsMock) -> tuple[Connector, Rec
     """A connector whose provider the local world plays, and what the customers' phones show."""
     kind, records = CONNECTORS[sample.plugin](), Records(":memory:")
     places = outside_addresses(PAGE)[sample.plugin]
-    own = {k: v for k, v in places.items() if k in urls_in(kind.settings_model)}
+    own = {k: v for k, v in places.items() if k in url_names(kind.settings_model)}
     connector = sample.connector(own, Fetching())
     api = Flask("provider")
     api.register_blueprint(fakes()[sample.plugin](records, lambda: connector.settings))

@@ -326,6 +326,8 @@ def test_the_same_content_is_the_same_zip(packed: Path, tmp_path: Path) -> None:
     for name in ("one.zip", "two.zip"):
         artefact.finish(packed, tmp_path / name)
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "one.zip") as archive:  # times of a zip are of two seconds
+        assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
 def test_a_good_zip_has_no_faults(finished: zipfile.ZipFile, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from chalicelib.errors import ConfigurationError
-from chalicelib.ports import PluginSettings
+from chalicelib.ports import url_names
 from chalicelib.settings import Deployment, Document, SecretReader, is_reference
 from connectors.registry import CONNECTORS, HELPDESKS
 from infra.local.simulators.mail import sendgrid_public_key
@@ -99,12 +99,7 @@ class OutsideAddresses(dict[str, dict[str, Any]]):
         if connector not in CONNECTORS:
             return {}
         fake = f"{self._page}/providers/{connector}"
-        return dict.fromkeys(urls_in(CONNECTORS[connector]().settings_model), fake)
-
-
-def urls_in(model: type[PluginSettings]) -> list[str]:
-    """The settings that are addresses."""
-    return [name for name in model.model_fields if name == "url" or name.endswith("_url")]
+        return dict.fromkeys(url_names(CONNECTORS[connector]().settings_model), fake)
 
 
 def outside_addresses(page: str) -> OutsideAddresses:
