@@ -29,10 +29,15 @@ class Local:
         self.client = Client(self.address)
 
     def stop(self) -> None:
-        """Stop it. Fails the test whose world was surprised, or refused a right."""
+        """Stop it. Fails the test whose world was surprised, refused a right or did not stop."""
         stop_world(self._process)
         printed = (self.folder / OUTPUT).read_text("utf-8", "replace")
-        for surprise in ("Traceback", "permission.denied", '"event": "failed"'):
+        for surprise in (
+            "Traceback",
+            "Fatal Python error",
+            "permission.denied",
+            '"event": "failed"',
+        ):
             assert surprise not in printed, _around(surprise, printed)
 
     def died(self) -> int:

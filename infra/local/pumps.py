@@ -23,6 +23,8 @@ from infra.local.permissions import acting
 
 #: On AWS a minute; here one looks on.
 SCHEDULE_SECONDS = 5.0
+#: How long all of them together may take to end.
+STOP_SECONDS = 4.0
 
 
 class Pumps:
@@ -37,6 +39,10 @@ class Pumps:
             "SNSEventConfig": self._topic,
             "ScheduledEventConfig": self._schedule,
         }
+        #: Topic -> the queue under it, once that is there.
+        self._queues = {
+            source.topic: "" for source in app.event_sources if hasattr(source, "topic")
+        }
         self._threads = [
             threading.Thread(
                 target=kinds[type(source).__name__],
@@ -48,14 +54,18 @@ class Pumps:
         ]
 
     def start(self) -> None:
+        """Whatever is published from now on is heard."""
+        for topic in self._queues:
+            self._queues[topic] = _queue_under(topic)
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
         self._stop.set()
         self._written.set()
-        for thread in self._threads:
-            thread.join(timeout=3)
+        until = time.monotonic() + STOP_SECONDS
+        for thread in self._threads:  # what is in the middle of something ends with the process
+            thread.join(timeout=max(0.0, until - time.monotonic()))
 
     def _stream(self, source: Any, handler: Any) -> None:
         """By sequence numbers: moto's iterators go stale when a transaction is rolled back."""
@@ -100,7 +110,7 @@ class Pumps:
     def _topic(self, source: Any, handler: Any) -> None:
         """By a queue under the topic, since moto's SNS calls no function here."""
         sqs = boto3.client("sqs", config=Config(read_timeout=10))
-        url = _queue_under(source.topic)
+        url = self._queues[source.topic]
         while not self._stop.is_set():
             received = sqs.receive_message(
                 QueueUrl=url, MaxNumberOfMessages=1, WaitTimeSeconds=1

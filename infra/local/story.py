@@ -173,7 +173,7 @@ def start_world(folder: Path, *options: str, **environment: str) -> "subprocess.
             stdin=subprocess.DEVNULL,
             stdout=written,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **environment},
+            env={"PYTHONFAULTHANDLER": "1", **os.environ, **environment},
             start_new_session=True,
         )
     while world.poll() is None:
@@ -184,10 +184,10 @@ def start_world(folder: Path, *options: str, **environment: str) -> "subprocess.
 
 
 def stop_world(world: "subprocess.Popen[bytes]") -> None:
-    """As Ctrl-C does; by force if it does not listen."""
+    """As Ctrl-C does; by force if it does not listen: then its output ends with where it hung."""
     world.send_signal(signal.SIGINT)
     try:
         world.wait(timeout=15)
     except subprocess.TimeoutExpired:
-        world.kill()
+        world.send_signal(signal.SIGABRT)
         world.wait()
