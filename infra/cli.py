@@ -126,7 +126,9 @@ def dev(  # noqa: PLR0913, PLR0917  # click's flags
         address = world.start()
         _welcome(address, document, world.more, time.monotonic() - started)
         log.quiet = quiet
-        stopping.wait()
+        # A signal may reach any thread, and then wakes no other that waits for ever.
+        while not stopping.wait(0.2):
+            pass
         log.quiet = True
         click.echo("\nStopping.")
     finally:

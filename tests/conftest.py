@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib import aws
+from chalicelib import aws, log
 from chalicelib.aws import DynamoTable
 from chalicelib.ports import Table
 from tests import engines
@@ -27,6 +27,12 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(autouse=True)
+def talkative(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log is written, whatever a command that ran before in this process said to it."""
+    monkeypatch.setattr(log, "quiet", False)
 
 
 @pytest.fixture(scope="module")
