@@ -39,6 +39,11 @@ KILLS = [
 ]
 
 
+#: How often the answer by email may come where it is not once. The desk's worker and the one that
+#: delivers run at the same time: a kill in the one may meet the other with a mail half sent.
+MAILS = {"sent:2": (2,), "commented:1 forwarded:1": (1, 2)}
+
+
 class Unbreakable:
     """A world that is started again, with what it kept, whenever it was killed."""
 
@@ -91,6 +96,8 @@ def play(unbreakable: Unbreakable) -> None:
     """Asked on WeChat, answered, asked again by email."""
     unbreakable.deliver(lambda w: w.wechat(LI.openid, simulators.wechat_text(QUESTION)))
     ticket = unbreakable.wait(lambda s: s["tickets"] and s["tickets"][0], "the ticket")
+    # The desk shows it before we have noted that: what is claimed next is the reply, and no more.
+    unbreakable.wait(lambda _: not unbreakable.world.client.waiting(), "the question at its end")
 
     def reply(world: Local) -> None:
         """An agent looks whether the desk has it before saying it again."""
@@ -133,7 +140,7 @@ def check(state: dict[str, Any], kills: str) -> None:
         assert (on_wechat, unsure_notes(state)) == (1, [])
     mails = [x for x in state["lines"] if x["channel"] == "email" and x["direction"] == "in"]
     assert len({mail["message_id"] for mail in mails}) == 1, "mail programs show one of two"
-    assert len(mails) == (2 if kills == "sent:2" else 1)
+    assert len(mails) in MAILS.get(kills, (1,))
 
 
 #: Of messages that are fetched: the notice's message is stored, its page is done, it is forwarded.
