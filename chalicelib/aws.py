@@ -152,15 +152,18 @@ class DynamoTable:
     def write(self, *writes: Write) -> None:
         writer = secrets.token_urlsafe(12)
         requests = [self._request(write, writer) for write in writes]
-        if len(requests) == 1 and "UpdateExpression" not in requests[0]:
+        if len(requests) == 1:
             self._write_one(requests[0], writer)
         else:
             self._write_all(requests, writer)
 
     def _write_one(self, request: dict[str, Any], writer: str) -> None:
+        operation = _operation(request)
         try:
-            self._call("PutItem" if "Item" in request else "DeleteItem", request)
+            self._call(f"{operation}Item", request)
         except _ConditionError as error:
+            if operation == "Update":
+                return  # added by us, the answer lost
             if "Key" in request and "Item" not in error.said:
                 return  # deleted by us, the answer lost; or by somebody else, which is the same
             _conflict_unless_ours([error.said], writer)
@@ -168,7 +171,7 @@ class DynamoTable:
     def _write_all(self, requests: Sequence[dict[str, Any]], writer: str) -> None:
         transaction = {
             "TransactItems": [{_operation(request): request} for request in requests],
-            "ClientRequestToken": writer,  # an addition whose answer got lost is not made twice
+            "ClientRequestToken": writer,
         }
         try:
             self._call("TransactWriteItems", transaction)
@@ -219,7 +222,10 @@ def _operation(request: Mapping[str, Any]) -> str:
 
 
 def _addition(item: Item, counts: Mapping[str, int], writer: str) -> dict[str, Any]:
-    """An update that adds: many writers may do so at once, and none of them waits for another."""
+    """An update that adds: many writers may do so at once, and none of them waits for another.
+
+    Sent twice since its answer got lost, it adds once, unless somebody else added in between.
+    """
     names = {f"#n{n}": name for n, name in enumerate(counts)}
     values: dict[str, Any] = {f":n{n}": {"N": str(more)} for n, more in enumerate(counts.values())}
     values |= {":one": {"N": "1"}, ":body": {"S": item.body}, ":writer": {"S": writer}}
@@ -231,6 +237,7 @@ def _addition(item: Item, counts: Mapping[str, int], writer: str) -> dict[str, A
     return {
         "Key": {"pk": {"S": item.pk}, "sk": {"S": item.sk}},
         "UpdateExpression": f"ADD v :one, {added} SET {to_set}",
+        "ConditionExpression": "attribute_not_exists(w) OR w <> :writer",
         "ExpressionAttributeNames": names,
         "ExpressionAttributeValues": values,
     }
@@ -250,6 +257,7 @@ _METHODS = {
     "BatchGetItem": "batch_get_item",
     "Query": "query",
     "PutItem": "put_item",
+    "UpdateItem": "update_item",
     "DeleteItem": "delete_item",
     "TransactWriteItems": "transact_write_items",
 }

@@ -97,18 +97,40 @@ class Contacts:
         self._policy = policy or ContactPolicy()
 
     def of(self, message: Message) -> Held[AddressLink]:
-        """The link of whoever wrote, made or moved as the message's evidence demands."""
+        """The link of whoever wrote, moved as the message's evidence demands.
+
+        Of somebody new it has version 0, and is written with what is decided about the message.
+        """
         address, level = identity.sender(message)
         at = message.received_at
-        own = self._find_or_make(address, level, Proof(identity.own_source(message), at))
+        proof = Proof(identity.own_source(message), at)
+        others = identity.proven_others(message)
+        own = self._store.link(address) or Held(_linked(address, _new_id(), level, proof))
+        if not own.version and not others:
+            return own
+        own = own if own.version else self._find_or_make(address, level, proof)
         if level is Level.VERIFIED and self._policy.aged_out(own.noun, at):
             own = self._begin_anew(own, at)
-        for evidence in identity.proven_others(message):
+        for evidence in others:
             if evidence.source == identity.CONTINUED:
                 self._take_over(own.noun, evidence.address, message)
             else:
                 own = self._proven(own, evidence.address, Proof(evidence.source, at))
         return own
+
+    def made(self, own: Held[AddressLink]) -> Held[AddressLink]:
+        """The link, written with its contact if it was not. ConflictError."""
+        if own.version:
+            return own
+        self._store.commit(own, self.history(own).contact)
+        return replace(own, version=1)
+
+    def history(self, own: Held[AddressLink]) -> History:
+        """The contact of a link, and what it asked: nothing, if the link is not written yet."""
+        if own.version:
+            return self._store.history(own.noun.contact_id)
+        contact = Contact(id=own.noun.contact_id, addresses=(own.noun.address,))
+        return History(contact=Held(contact), conversations=())
 
     def _proven(self, own: Held[AddressLink], address: Address, proof: Proof) -> Held[AddressLink]:
         """`own` after evidence in its message that another address is the same person's."""
@@ -249,13 +271,10 @@ class Contacts:
         for _ in range(_TRIES):
             if found := self._store.link(address):
                 return found
-            contact = Contact(id=_new_id(), addresses=(address,))
-            link = _linked(address, contact.id, level, proof)
             try:
-                self._store.commit(Held(link), Held(contact))
+                return self.made(Held(_linked(address, _new_id(), level, proof)))
             except ConflictError:
                 continue  # written to by two inboxes at once: the other one made the contact
-            return Held(link, 1)
         raise ConflictError(f"the contact of {address} keeps changing")
 
     def _attach(

@@ -1,20 +1,21 @@
 """What many customers ask: counted, never merged.
 
-Equal questions of different customers belong to one topic. The stream's worker counts a message
-once it is resolved, and never on the way to an acknowledgement. A topic is found by keys: pairs of
-a question's four rarest words, hashed with a key of this deployment, name shelves of topics.
+Equal questions of different customers belong to one topic. A message is counted by the worker that
+brings it to the helpdesk, and never on the way to an acknowledgement; the message remembers its
+topic. A topic is found by keys: pairs of a question's four rarest words, hashed with a key of this
+deployment, name shelves of topics.
 
 What one message costs, at most and with the deployment's key in memory:
 
-                          reads                                    writes
-    of a known topic      6 shelves (one request), the topic and   one transaction of 4: message,
-                          its month (one query), one asker         asker, tally, and now and then
-                                                                   the topic
-    of a new one          the same                                 one of 10, with its 6 shelves
-    asked again that day  the same                                 the message alone
+                          reads                                    single writes
+    of a known topic      6 shelves (one request), the topic and   its customer's mark, the tally;
+                          its month (one query)                    now and then the topic
+    of a new one          the same                                 6 shelves, mark, tally, topic
+    asked again that day  the same                                 a mark that is there already
 
-Each is one commit, and the message remembers its topic: counting it again changes nothing. Nobody
-rewrites what all write: a customer's mark is the customer's own, and tallies are added to.
+Stopped anywhere, and run again, it goes on: a topic is on its shelves before anything is counted,
+so that of two who ask first one makes it; a customer's mark is the customer's own, and tallies are
+added to. Stopped between mark and tally, a customer is not counted: never twice.
 """
 
 import hmac
@@ -42,8 +43,6 @@ SHELF_TOPICS = 24
 #: Compared with one message: those on most of its shelves.
 COMPARED_TOPICS = 60
 _TEXT_CHARACTERS = 300
-#: A tally's parts, so that two customers at the same moment seldom meet.
-_SHARES = 4
 _MONTH = timedelta(days=30)
 _WEEK = 7
 _HOUR = timedelta(hours=1)
@@ -167,90 +166,88 @@ class Crowd(Worker):
 
     # Counting
 
-    def count(self, held: Held[Stored]) -> Held[Stored]:
-        """Count a resolved message under its topic; returns it as it is stored then.
+    def count(self, stored: Stored) -> Stored:
+        """Count a resolved message under its topic; returns it with that, for the caller to store.
 
         Safe to repeat. Whatever goes wrong is reported and raises nothing: a question is never
         held up by being counted.
         """
-        if not self._is_counted(held.noun):
-            return held
+        if not self._is_counted(stored):
+            return stored
         try:
-            return self._counted(held)
+            return self._counted(stored)
         except Exception as error:  # noqa: BLE001  # whatever it is, the question goes its way
-            self.report("uncounted", message=held.noun.message.id, why=type(error).__name__)
-            return held
+            self.report("uncounted", message=stored.message.id, why=type(error).__name__)
+            return stored
 
     def _is_counted(self, stored: Stored) -> bool:
         message = stored.message
         wanted = message.direction is Direction.INBOUND and stored.step is Step.RESOLVED
+        begun = stored.tried or stored.topic_id is not None
         busy = stored.claimed_until is not None and stored.claimed_until > self.clock()
-        policy = self.deployment.document.policy.trending
         # A machine's question is nobody's.
-        return policy.counted and wanted and not (busy or message.automatic or message.consent)
+        of_nobody = message.automatic or message.consent or not is_question(message)
+        counted = self.deployment.document.policy.trending.counted
+        return counted and wanted and not (begun or busy or of_nobody)
 
-    def _counted(self, held: Held[Stored]) -> Held[Stored]:
-        current: Held[Stored] | None = held
-        for attempt in range(_TRIES):
-            if current is None or not self._is_counted(current.noun):
-                return current or held
-            if current.noun.topic_id:
-                self._report_surge(current.noun)  # perhaps it stopped before it said so
-                return current
-            pairs = word_pairs(impersonal(current.noun.message.words))
-            if not pairs or not is_question(current.noun.message):
-                return current
+    def _counted(self, stored: Stored) -> Stored:
+        message = stored.message
+        text = impersonal(message.words)
+        pairs = word_pairs(text)
+        if not pairs:
+            return stored
+        for _ in range(_TRIES):
             try:
-                return self._decide(current, pairs, attempt)
+                topic_id, surge = self._add(message, text, pairs)
             except ConflictError:
-                current = self.store.message(held.noun.message.id)
+                continue  # another customer's question changed a shelf, or the topic: look again
+            self.report("counted", message=message.id, topic=topic_id)
+            if surge:
+                self._report_surge(topic_id, surge, message.received_at)
+            return stored.model_copy(update={"topic_id": topic_id, "surge": surge})
         raise RetryableError("the topic keeps changing")
 
-    def _decide(self, held: Held[Stored], pairs: Sequence[str], attempt: int) -> Held[Stored]:
-        message = held.noun.message
-        at, text = message.received_at, impersonal(message.words)
+    def _add(self, message: Message, text: str, pairs: Sequence[str]) -> tuple[str, int | None]:
+        """The message's topic, and how many asked within an hour if it surges by this message."""
+        own, at = "t" + digest(message.id), message.received_at
         shelves = self.store.shelves([self._keyed(pair) for pair in pairs])
-        closest = self._closest(text, shelves)
-        topic_id = closest or "t" + digest(message.id)
+        topic_id = self._closest(text, shelves) or own
+        if topic_id == own:
+            self._found(Founding(topic_id=own, text=text), shelves)
         known, tallies = self.store.topic(topic_id, at.date() - _MONTH)
-        day, mark = at.date().isoformat(), self._keyed("contact", message.contact_id or "")
-        if closest and self.store.asker(topic_id, day, mark):
-            return self._commit(held.change(topic_id=topic_id))
-        topic = known or Held(Topic(id=topic_id, sample=text, sampled_at=at))
+        earlier = self.store.put_once(self._mark(topic_id, message))
+        if earlier and earlier.message_id != message.id:
+            return topic_id, None
         counts = Counts(tallies)
-        counts.add(at)
+        if not earlier:
+            day, slot = at.date().isoformat(), slot_of(at)
+            self.store.tally(Tally(topic_id=topic_id, day=day, slots={slot: 1}))
+            counts.add(at)
+        topic = known or Held(Topic(id=topic_id, sample=text, sampled_at=at))
         changed = self._after(topic.noun, counts, text, at)
-        surging = changed.surged_at != topic.noun.surged_at
-        surge = counts.within_an_hour(at) if surging else None
-        puts: list[Held[Topic] | Held[Asker] | Held[Shelf]] = [
-            Held(Asker(topic_id=topic_id, day=day, mark=mark, message_id=message.id))
-        ]
         if changed != topic.noun or not topic.version:
-            puts.append(Held(changed, topic.version))
-        if closest is None:
-            founding = Founding(topic_id=topic_id, text=text)
-            puts += [_with(shelf, founding) for shelf in shelves]
-        share = (int(mark[:4], 16) + attempt) % _SHARES
-        tally = Tally(topic_id=topic_id, day=day, share=share, slots={slot_of(at): 1})
-        return self._commit(held.change(topic_id=topic_id, surge=surge), *puts, added=[tally])
+            self.store.commit(Held(changed, topic.version))
+        # A run before this one may have stopped with the topic written.
+        surges = changed.surged_at == at and (earlier or topic.noun.surged_at != at)
+        return topic_id, counts.within_an_hour(at) if surges else None
 
-    def _commit(
-        self,
-        held: Held[Stored],
-        *puts: Held[Topic] | Held[Asker] | Held[Shelf],
-        added: Iterable[Tally] = (),
-    ) -> Held[Stored]:
-        self.store.commit(held, *puts, added=added)
-        self.report("counted", message=held.noun.message.id, topic=held.noun.topic_id)
-        self._report_surge(held.noun)
-        return Held(held.noun, held.version + 1)
+    def _found(self, founding: Founding, shelves: Sequence[Held[Shelf]]) -> None:
+        """Have it on every shelf. ConflictError, at the first of them if another one asks so."""
+        for shelf in shelves:
+            if founding not in shelf.noun.topics:
+                self.store.commit(_with(shelf, founding))
 
-    def _report_surge(self, stored: Stored) -> None:
-        if stored.surge:
-            hour = f"{stored.message.received_at:%Y-%m-%dT%H:00Z}"
-            self.report(
-                "question.surging", topic=stored.topic_id, customers=stored.surge, hour=hour
-            )
+    def _mark(self, topic_id: str, message: Message) -> Asker:
+        return Asker(
+            topic_id=topic_id,
+            day=message.received_at.date().isoformat(),
+            mark=self._keyed("contact", message.contact_id or ""),
+            message_id=message.id,
+        )
+
+    def _report_surge(self, topic_id: str, customers: int, at: datetime) -> None:
+        hour = f"{at:%Y-%m-%dT%H:00Z}"
+        self.report("question.surging", topic=topic_id, customers=customers, hour=hour)
 
     def _keyed(self, *parts: str) -> str:
         """What nobody can find by guessing, without this deployment's key."""

@@ -7,8 +7,9 @@ Where a desk limits the updates of a ticket, the lines of a busy chat go in one,
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from chalicelib import identity, notes
 from chalicelib.corrections import was_undone
@@ -19,7 +20,7 @@ from chalicelib.errors import (
     RejectedError,
     RetryableError,
 )
-from chalicelib.items import Step, Stored, TicketHome
+from chalicelib.items import Held, Step, Stored, TicketHome
 from chalicelib.ports import HostedConnector
 from chalicelib.schema import (
     Attachment,
@@ -31,6 +32,9 @@ from chalicelib.schema import (
     digest,
 )
 from chalicelib.worker import Claim, Worker
+
+if TYPE_CHECKING:  # loaded on first use, below
+    from chalicelib.crowd import Crowd
 
 #: So many lines go in one update at most, and so many updates are kept back for notes.
 _MOST_LINES, _RESERVE = 20, 5
@@ -46,7 +50,7 @@ class Forwarder(Worker):
         held = self.store.message(stored_id)
         if held is None or not _for_helpdesk(held.noun):
             return
-        claim = self._claim(held, lease_seconds, tried=True)
+        claim = self._claim_counted(held, lease_seconds)
         try:
             if claim.noun.message.direction is Direction.OUTBOUND:
                 self._tell(claim, again=held.noun.tried)
@@ -57,6 +61,27 @@ class Forwarder(Worker):
         except (RetryableError, ConfigurationError):
             claim.finish(claim.noun.step)
             raise
+
+    def _claim_counted(self, held: Held[Stored], lease_seconds: float) -> Claim:
+        """A claim on it, counted under its topic; an erased message's words are taken back."""
+        counted = self._counted(held)
+        try:
+            return self._claim(counted, lease_seconds, tried=True)
+        except RetryableError:
+            now = self.store.message(held.noun.message.id)
+            if now is None or now.noun.erased:
+                self._crowd.forget(counted.noun)
+            raise
+
+    def _counted(self, held: Held[Stored]) -> Held[Stored]:
+        """With the topic that it asks about, which the claim writes along."""
+        return replace(held, noun=self._crowd.count(held.noun))
+
+    @property
+    def _crowd(self) -> "Crowd":
+        from chalicelib.crowd import Crowd
+
+        return self._as(Crowd)
 
     def _give_up(self, claim: Claim, why: str) -> None:
         """The helpdesk will never take it; a note that it refuses changes nothing else."""
@@ -312,7 +337,8 @@ class Forwarder(Worker):
                 bare = _without_bytes(self.with_files(held.noun.message))
                 ended = {"step": Step.DONE, "message": bare, "claimed_until": None}
                 with suppress(ConflictError):  # the schedule looked at it: once more
-                    self.store.commit(held.change(**ended, along=stored.message.id))
+                    counted = self._counted(held)
+                    self.store.commit(counted.change(**ended, along=stored.message.id))
                     self._report_forwarded(held.noun, along=stored.message.id)
 
     # Files

@@ -26,7 +26,7 @@ opinion       CONTACT#<contact>               SECOND#<keyed hash>  the contact, 
 challenge     CODE#<hash of the address>      CODE                 the address that sends it back
 token         TOKEN#<name>                    TOKEN                its name
 topic         TOPIC#<id>                      TOPIC                its id; thread, by its day
-tally         TOPIC#<id>                      DAY#<day>#<share>    with its topic: one query
+tally         TOPIC#<id>                      DAY#<day>            with its topic: one query
 asker         TOPIC#<id>                      BY#<day>#<keyed hash of the contact>
 shelf         SHELF#<keyed hash of 2 words>   SHELF                a question with both words
 key           KEY#<name>                      KEY                  its name; never expires
@@ -302,11 +302,10 @@ class Topic(Noun):
 
 
 class Tally(Noun):
-    """A share of a topic's customers of a day. Many writers add to it at once."""
+    """A topic's customers of a day. Many writers add to it at once."""
 
     topic_id: str
     day: str
-    share: int
     #: {ten minutes of the day, as `hhm`: how many customers}
     slots: dict[str, int] = Field(default_factory=dict, exclude=True)
 
@@ -541,7 +540,7 @@ PLACES: dict[type[Noun], Callable[[Any], tuple[str, str, dict[str, str]]]] = {
     SendLedger: lambda w: (f"SENDING#{digest(w.inbox, w.address)}", "LEDGER", {}),
     OptOut: lambda o: (f"OPTOUT#{o.address}", "CHOICE", {}),
     Topic: lambda t: (topic_pk(t.id), "TOPIC", _topic_index(t)),
-    Tally: lambda t: (topic_pk(t.topic_id), f"DAY#{t.day}#{t.share}", {}),
+    Tally: lambda t: (topic_pk(t.topic_id), f"DAY#{t.day}", {}),
     Asker: lambda a: (topic_pk(a.topic_id), asker_sk(a.day, a.mark), {}),
     Shelf: lambda s: (*shelf_key(s.key), {}),
     TenantKey: lambda k: (f"KEY#{k.name}", "KEY", {}),

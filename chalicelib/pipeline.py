@@ -50,7 +50,6 @@ from chalicelib.schema import (
 from chalicelib.worker import POLLED, REPLIES, Worker
 
 if TYPE_CHECKING:  # loaded on first use, below
-    from chalicelib.crowd import Crowd
     from chalicelib.delivery import Deliverer
     from chalicelib.errands import Errands
     from chalicelib.forwarding import Forwarder
@@ -77,12 +76,6 @@ class Pipeline(Worker):
     limits: Limits = field(default_factory=Limits)
 
     # Whose work a step is: imported with the first of it, for an acknowledgement needs none of them
-
-    @property
-    def _crowd(self) -> "Crowd":
-        from chalicelib.crowd import Crowd
-
-        return self._as(Crowd)
 
     @property
     def _deliverer(self) -> "Deliverer":
@@ -301,7 +294,6 @@ class Pipeline(Worker):
         resolved = self.resolve(held.noun.message.id, held=held)
         if resolved is None:
             return
-        resolved = self._crowd.count(resolved)
         message = resolved.noun.message
         self._deliverer.show(message)
         self._release_held(message)

@@ -69,9 +69,10 @@ class Resolver(Worker):
         own = self._contacts.of(message)
         tried = self._codes.expected(message)
         if tried and codes.is_right(tried.noun, message):
+            own = self._contacts.made(own)
             return self._codes.redeem(held, own, tried, self._ledgers(message))
         link = own.noun
-        history = self.store.history(link.contact_id)
+        history = self._contacts.history(own)
         thread = self.store.conversation_of_reference(message.inbox, message.references)
         if self._too_late(respond_until):
             return None
@@ -118,17 +119,18 @@ class Resolver(Worker):
     def _of_contacts(
         self, message: Message, own: Held[AddressLink], tried: Held[Challenge] | None
     ) -> list[Held[Any]]:
-        """What the message changes about its sender: proven once more, a try missed, a code sent.
+        """What the message changes about its sender: new, proven once more, a code missed or sent.
 
-        Of a sender who is not proven, nothing.
+        Of a sender whom we know, and who is not proven, nothing.
         """
         if identity.sender(message)[1] is not Level.VERIFIED:
-            return []
+            return [] if own.version else [own]
         link = replace(own, noun=identity.renewed(own.noun, message.received_at))
         puts: list[Held[Any]] = [self._codes.missed(tried)] if tried else []
         if offered := [] if tried else self._codes.offered(message, link):
             link = link.change(offered_at=self.clock())
-        return [*puts, *offered, *([link] if link.noun is not own.noun else [])]
+        changed = not own.version or link.noun is not own.noun
+        return [*puts, *offered, *([link] if changed else [])]
 
     def _ledgers(self, message: Message) -> list[Held[Any]]:
         """What the message changes about sending to its address: windows, opting out or in."""
@@ -277,7 +279,8 @@ class Resolver(Worker):
             puts.append(Held(Home.of(conversation.noun)))
         contact = self._contacts.suggest(history, message)
         said = message.verdict is not None and message.verdict.said is not None
-        if begins or said or contact != history.contact.noun:
+        new = not history.contact.version
+        if new or begins or said or contact != history.contact.noun:
             # The contact's version serialises new questions: of two at once, one sees the other;
             # and nobody hears anything who was taken away from the contact meanwhile.
             puts.append(Held(contact, history.contact.version))

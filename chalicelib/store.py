@@ -43,7 +43,6 @@ from chalicelib.items import (
     TenantKey,
     TicketHome,
     Topic,
-    asker_sk,
     conversation_sk,
     errand_key,
     feed_key,
@@ -103,7 +102,7 @@ _UPLOADS = "uploads/"
 _AGENT = "agent"
 _LATEST = 20
 #: A month of a topic's tallies, and itself.
-_TALLIES = 130
+_TALLIES = 33
 
 
 class Store:
@@ -125,16 +124,18 @@ class Store:
         self._retention = timedelta(days=retention_days)
         self._keys: dict[str, bytes] = {}
 
-    def commit(
-        self, *puts: Held[Any], gone: Iterable[Held[Any]] = (), added: Iterable[Tally] = ()
-    ) -> None:
-        """Write all or nothing. ConflictError when one was written since it was read.
-
-        What a tally counts is `added` to what is there, whoever else does so.
-        """
+    def commit(self, *puts: Held[Any], gone: Iterable[Held[Any]] = ()) -> None:
+        """Write all or nothing. ConflictError when one was written since it was read."""
         deletes = [Write(item=self._item(held), delete=True) for held in gone]
-        adds = [Write(item=self._item(Held(tally)), add=tally.slots) for tally in added]
-        self._table.write(*(Write(item=self._item(held)) for held in puts), *deletes, *adds)
+        self._table.write(*(Write(item=self._item(held)) for held in puts), *deletes)
+
+    def put_once(self, noun: N) -> N | None:
+        """Write it, unless something lies in its place: that is returned."""
+        try:
+            self.commit(Held(noun))
+        except ConflictError as conflict:
+            return held_as(type(noun), conflict.existing).noun
+        return None
 
     # Messages
 
@@ -388,10 +389,7 @@ class Store:
     def remember(self, *nouns: Noun) -> None:
         """Write each unless it is there already: for pointers, of which the first one holds."""
         for noun in nouns:
-            try:
-                self.commit(Held(noun))
-            except ConflictError:
-                continue
+            self.put_once(noun)
 
     def opinion(self, contact_id: str, key: str) -> GivenOpinion | None:
         """What was said about two texts of a contact, by their keyed hash."""
@@ -435,9 +433,9 @@ class Store:
         )
         return topic, list(tallies)
 
-    def asker(self, topic_id: str, day: str, mark: str) -> Held[Asker] | None:
-        """The customer of that mark, if they asked on that day."""
-        return self._get(Asker, topic_pk(topic_id), asker_sk(day, mark))
+    def tally(self, more: Tally) -> None:
+        """Add what it counts to what is there, whoever else does so."""
+        self._table.write(Write(item=self._item(Held(more)), add=more.slots))
 
     def askers(self, topic_id: str, limit: int) -> list[Asker]:
         """Some who asked, those of the latest day first."""

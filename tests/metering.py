@@ -209,6 +209,7 @@ _BILLED = {
     "BatchGetItem": Meter._batch_get,
     "Query": Meter._query,
     "PutItem": Meter._write_one,
+    "UpdateItem": Meter._write_one,
     "DeleteItem": Meter._write_one,
     "TransactWriteItems": Meter._transact,
 }

@@ -274,7 +274,7 @@ def test_a_person_is_erased_from_the_real_table(table: Table) -> None:
     told = message(f"Where is the parcel of {CANARY}?", address=f"email:{CANARY}")
     held, _ = store.add(told)
     contacts = Contacts(store, clock)
-    link = contacts.of(told).noun
+    link = contacts.made(contacts.of(told)).noun
     noun = conversation(f"Where is the parcel of {CANARY}?", contact_id=link.contact_id)
     store.commit(Held(noun), Held(Home.of(noun)))
     resolved = told.model_copy(update={"conversation_id": noun.id})
