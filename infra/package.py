@@ -23,11 +23,12 @@ import click
 from chalicelib import settings
 from chalicelib.bedrock import plain_name
 from chalicelib.errors import ConfigurationError
-from infra import artefact, stages, template
+from infra import artefact, http_api, stages, template
 from infra.stages import Stage
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "build" / "out"
+DESCRIBED = ROOT / stages.CONFIG
 #: Otherwise Python's caches end in the zip, and change its hash from run to run.
 ENVIRONMENT = {"AWS_DEFAULT_REGION": "us-east-1", "PYTHONDONTWRITEBYTECODE": "1"}
 #: Part of a deployment -> what infra/ says of it. Every stack is told where the rest is.
@@ -42,6 +43,8 @@ PARTS = {
     ),
     "edge": ("edge.yaml", "edge_watching.yaml"),
 }
+#: The same of the kinds of API that an edge may have.
+APIS = {"rest": ("edge_rest.yaml",), "http": ("edge_http.yaml",)}
 SHARED = ("shared.yaml",)
 
 Say = Callable[[str], Any]
@@ -54,10 +57,12 @@ class Asked:
     stages: Sequence[str]
     out: Path = OUT
     config: Path = ROOT / "askonce.toml"
-    #: In place of what .chalice/config.json says.
+    #: In place of what is described.
     architecture: str | None = None
     #: Where the zip will lie, s3://bucket/key; beside the template if None.
     code: str | None = None
+    #: Where the stages are described.
+    described: Path = DESCRIBED
 
     @property
     def staged(self) -> Path:
@@ -74,6 +79,7 @@ def package(asked: Asked, say: Say = click.echo) -> list[str]:
     demand_good_settings(asked.config)
     for one in configured:
         one.inboxes(settings.read(asked.config))
+        said_of(one)
     stage(asked)
     asked.out.mkdir(parents=True, exist_ok=True)
     found: list[str] = []
@@ -114,7 +120,7 @@ def _package_for(
 
 def stages_of(asked: Asked) -> list[Stage]:
     """Those to package. ConfigurationError for one that is not there."""
-    found = stages.read(ROOT / stages.CONFIG, asked.stages)
+    found = stages.read(asked.described, asked.stages)
     if asked.architecture is None:
         return found
     return [replace(one, architecture=asked.architecture) for one in found]
@@ -147,14 +153,14 @@ def stage(asked: Asked) -> None:
     shutil.copytree(
         ROOT / ".chalice", staged / ".chalice", ignore=shutil.ignore_patterns("deploy*")
     )
-    _complete(staged / ".chalice" / "config.json", asked)
+    _complete(staged / stages.CONFIG, asked)
     allow_models(staged / ".chalice", settings.read(asked.config))
     shutil.copy(ROOT / "requirements.txt", staged)
 
 
 def _complete(path: Path, asked: Asked) -> None:
     """What all stages have in common stands at the top in ours, and in each of them for Chalice."""
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = json.loads(asked.described.read_text(encoding="utf-8"))
     common = config.pop("lambda_functions")
     config["stages"] = {
         one.name: {"lambda_functions": common}
@@ -216,9 +222,7 @@ def _arns(model: str, region: str | None) -> Iterator[str]:
 def by_chalice(staged: Path, stage: Stage, made: Path) -> Any:
     """The template of one stage; its zip is in `made`. `chalice package` validates nothing."""
     merge = staged / "merge.yaml"
-    said = [ROOT / "infra" / file for part in stage.parts for file in PARTS[part]]
-    said += [ROOT / "infra" / file for file in SHARED]
-    template.write(template.merged(*(path for path in said if path.exists())), merge)
+    template.write(template.merged(*said_of(stage)), merge)
     validate = (
         "import sys; from chalice.cli.factory import CLIFactory as F; "
         "from chalice.deploy.validate import validate_configuration as v; "
@@ -233,7 +237,19 @@ def by_chalice(staged: Path, stage: Stage, made: Path) -> Any:
         *(chalice, "--project-dir", str(staged), "package", "--stage", stage.name),
         *("--merge-template", str(merge), str(made)),
     )
-    return template.importing(template.read(made / "sam.yaml"))
+    whole = template.importing(template.read(made / "sam.yaml"))
+    http = "edge" in stage.parts and stage.api == "http"
+    return http_api.in_place_of_rest(whole) if http else whole
+
+
+def said_of(stage: Stage) -> list[Path]:
+    """The files of infra/ that say what a stage is, the later over the earlier.
+
+    ConfigurationError for a part or an API that there is not.
+    """
+    files = [file for part in stage.parts for file in PARTS[part]]
+    files += APIS[stage.api] if "edge" in stage.parts else ()
+    return [ROOT / "infra" / file for file in (*files, *SHARED)]
 
 
 def _run(folder: Path, environment: Mapping[str, str], *command: str) -> None:

@@ -147,48 +147,45 @@ def invoke(handler: str, event: Any, env: dict[str, str], task: Path) -> tuple[s
         api.server.shutdown()
 
 
-#: Function of the template -> an event, and what must come back.
-CALLS: dict[str, tuple[Any, Any]] = {
-    "APIHandler": (
-        {
-            "resource": "/webhooks/{inbox}",
-            "path": "/webhooks/nobody",
-            "httpMethod": "GET",
-            "headers": {},
-            "multiValueHeaders": {},
-            "queryStringParameters": None,
-            "multiValueQueryStringParameters": None,
-            "pathParameters": {"inbox": "nobody"},
-            "stageVariables": None,
-            "body": None,
-            "isBase64Encoded": False,
-            "requestContext": {
-                "resourcePath": "/webhooks/{inbox}",
-                "httpMethod": "GET",
-                "identity": {},
-            },
-        },
-        404,
-    ),
-    "OnStored": ({"Records": []}, {"batchItemFailures": []}),
-    "OnSnsMessage": (
-        {
-            "Records": [
-                {
-                    "Sns": {
-                        "TopicArn": "of nobody",
-                        "Message": "",
-                        "Subject": None,
-                        "MessageAttributes": {},
-                    }
-                }
-            ]
-        },
-        None,
-    ),
-    "Forward": ({"Records": []}, {"batchItemFailures": []}),
-    "Deliver": ({"Records": []}, {"batchItemFailures": []}),
+#: A form to an address that no inbox has, as a REST API hands it over.
+_FORM: dict[str, Any] = {
+    "resource": "/webhooks/{inbox}",
+    "path": "/webhooks/nobody",
+    "httpMethod": "POST",
+    "headers": {"Content-Type": "application/x-www-form-urlencoded"},
+    "multiValueHeaders": {"Content-Type": ["application/x-www-form-urlencoded"]},
+    "queryStringParameters": None,
+    "multiValueQueryStringParameters": None,
+    "pathParameters": {"inbox": "nobody"},
+    "stageVariables": None,
+    "body": "a=b",
+    "isBase64Encoded": False,
+    "requestContext": {
+        "resourcePath": "/webhooks/{inbox}",
+        "httpMethod": "POST",
+        "identity": {},
+    },
 }
+#: What an HTTP API does otherwise, where it is asked for the same format.
+_BY_HTTP_API: dict[str, Any] = {
+    "version": "1.0",
+    "headers": {"content-type": "application/x-www-form-urlencoded"},
+    "multiValueHeaders": {"content-type": ["application/x-www-form-urlencoded"]},
+    "body": "YT1i",
+    "isBase64Encoded": True,
+}
+_OF_A_TOPIC: dict[str, Any] = {
+    "Sns": {"TopicArn": "of nobody", "Message": "", "Subject": None, "MessageAttributes": {}}
+}
+#: Function of the template, an event, and what must come back.
+CALLS: tuple[tuple[str, Any, Any], ...] = (
+    ("APIHandler", _FORM, 404),
+    ("APIHandler", _FORM | _BY_HTTP_API, 404),
+    ("OnStored", {"Records": []}, {"batchItemFailures": []}),
+    ("OnSnsMessage", {"Records": [_OF_A_TOPIC]}, None),
+    ("Forward", {"Records": []}, {"batchItemFailures": []}),
+    ("Deliver", {"Records": []}, {"batchItemFailures": []}),
+)
 
 
 def faults(out: Path, stage: str) -> list[str]:
@@ -203,9 +200,11 @@ def faults(out: Path, stage: str) -> list[str]:
         install_runtime(folder)
         env = environment(task, folder / "runtime")
         found = [_import_all(env, task)]
-        for name, function in template.functions(whole).items():
-            if name in CALLS:
-                found.append(_call(name, function["Handler"], env, task))
+        functions = template.functions(whole)
+        for name, event, wanted in CALLS:
+            if name in functions:
+                answer = invoke(functions[name]["Handler"], event, env, task)
+                found.append(_fault_of(name, answer, wanted))
         return [fault for fault in found if fault]
 
 
@@ -221,9 +220,8 @@ def _import_all(env: dict[str, str], task: Path) -> str:
     return f"importing: {done.stderr.strip().splitlines()[-1]}" if done.returncode else ""
 
 
-def _call(name: str, handler: str, env: dict[str, str], task: Path) -> str:
-    event, wanted = CALLS[name]
-    kind, answer = invoke(handler, event, env, task)
+def _fault_of(name: str, answered: tuple[str, Any], wanted: Any) -> str:
+    kind, answer = answered
     given = answer.get("statusCode", answer) if isinstance(answer, dict) else answer
     return "" if (kind, given) == ("response", wanted) else f"{name}: {kind} {answer}"
 
@@ -233,7 +231,7 @@ def main() -> None:
     found = faults(Path(sys.argv[1]), sys.argv[2])
     for fault in found:
         sys.stderr.write(fault + "\n")
-    sys.stdout.write(f"{sys.argv[1]}: {len(CALLS)} functions run, {len(found)} faults\n")
+    sys.stdout.write(f"{sys.argv[1]}: {len(CALLS)} calls, {len(found)} faults\n")
     sys.exit(1 if found else 0)
 
 

@@ -11,6 +11,8 @@ from chalicelib.settings import INBOXES_ENVIRONMENT, Document
 CONFIG = Path(".chalice") / "config.json"
 PARTS_ENVIRONMENT = "ASKONCE_PARTS"
 PARTS = ("core", "edge")
+API_ENVIRONMENT = "ASKONCE_API"
+APIS = ("rest", "http")
 ARCHITECTURES = ("x86_64", "arm64")
 
 
@@ -33,6 +35,16 @@ class Stage:
                     "it is core, edge, or both"
                 )
         return parts
+
+    @property
+    def api(self) -> str:
+        """The kind of API that its edge has. ConfigurationError for one that there is not."""
+        api = self.environment.get(API_ENVIRONMENT, APIS[0])
+        if api not in APIS:
+            raise ConfigurationError(
+                f"stage {self.name}: its {API_ENVIRONMENT} is {api}: it is {' or '.join(APIS)}"
+            )
+        return api
 
     def inboxes(self, document: Document) -> list[str]:
         """The inboxes that it takes webhooks for. ConfigurationError for one that is not there."""

@@ -114,6 +114,8 @@ def faults(template: Any) -> Iterator[str]:
         # A misspelt name in a part makes a resource, or an event, of its own without a type.
         if "Type" not in resource:
             yield f"{name} in infra/ is no function of the app"
+        rules = _RESOURCES.get(resource.get("Type", ""), ())
+        yield from (f"{name}: {what}" for what, holds in rules if not holds(resource["Properties"]))
     queues = {
         resource["Properties"]["QueueName"]["Fn::Sub"]: resource["Properties"]
         for resource in template["Resources"].values()
@@ -174,6 +176,10 @@ def _has(key: str) -> _Rule:
     return f"{key} is missing", lambda properties: bool(properties.get(key))
 
 
+def _lacks(key: str, why: str) -> _Rule:
+    return f"{key} must not be there: {why}", lambda properties: key not in properties
+
+
 _BATCHES = _says("FunctionResponseTypes", ["ReportBatchItemFailures"])
 #: Type of event -> what its source must say.
 _EVENTS: dict[str, tuple[_Rule, ...]] = {
@@ -192,4 +198,15 @@ _EVENTS: dict[str, tuple[_Rule, ...]] = {
         _has("DestinationConfig"),
         _has("FilterCriteria"),
     ),
+}
+#: Type of resource -> what it must say.
+_RESOURCES: dict[str, tuple[_Rule, ...]] = {
+    "AWS::Serverless::Api": (_has("MethodSettings"),),
+    "AWS::ApiGatewayV2::Api": (
+        _says("ProtocolType", "HTTP"),
+        _lacks("CorsConfiguration", "the API would answer preflights, and not the inbox's origins"),
+    ),
+    # Chalice reads events of this format only; CloudFormation has no default.
+    "AWS::ApiGatewayV2::Integration": (_says("PayloadFormatVersion", "1.0"),),
+    "AWS::ApiGatewayV2::Stage": (_says("AutoDeploy", True), _has("DefaultRouteSettings")),
 }

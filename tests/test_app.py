@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from chalicelib import aws, log
 from chalicelib.settings import CONFIG_ENVIRONMENT
 from infra.local import simulators
 from infra.local.simulators import Sent
+from tests import http_api
+from tests.recorded import arrived
 
 CONFIG = """
 public_url = "https://askonce.example"
@@ -156,6 +159,14 @@ def call(sent: Sent, **changes: Any) -> dict[str, Any]:
     return dict(app.app(event_of(sent, **changes), LambdaContext("api_handler", 512, 29_000)))
 
 
+def call_by_http_api(sent: Sent) -> dict[str, Any]:
+    """The answer to the same request where an HTTP API hands it over."""
+    told = event_of(sent)
+    request = arrived(sent, time.time())
+    event = http_api.event_of(request, told["resource"], told["pathParameters"])
+    return dict(app.app(event, LambdaContext("api_handler", 512, 29_000)))
+
+
 def wechat(text: str = "你好，龙井茶怎么保存？") -> Sent:
     return simulators.wechat(WECHAT, "oLi", simulators.wechat_text(text), inbox="shop")
 
@@ -196,6 +207,15 @@ def forged(sent: Sent) -> Sent:
 @pytest.mark.parametrize("channel", GENUINE)
 def test_a_genuine_webhook_is_taken(channel: str) -> None:
     assert call(GENUINE[channel]())["statusCode"] in (200, 202)
+
+
+@pytest.mark.parametrize("channel", GENUINE)
+def test_an_http_api_is_answered_what_a_rest_api_is(channel: str) -> None:
+    sent = GENUINE[channel]()
+    answer = call_by_http_api(sent)
+    again = call(sent)
+    assert answer["statusCode"] in (200, 202)
+    assert (answer["statusCode"], answer["body"]) == (again["statusCode"], again["body"])
 
 
 @pytest.mark.parametrize("channel", GENUINE)
@@ -323,6 +343,7 @@ def test_a_browser_may_ask_before_it_asks(page: str) -> None:
     assert answer["statusCode"] == 204
     assert answer["headers"]["Access-Control-Allow-Origin"] == "https://shop.example"
     assert answer["headers"]["Vary"] == "Origin"
+    assert call_by_http_api(Sent("OPTIONS", f"/webchat/chat/{page}", asked)) == answer
 
 
 # Calls

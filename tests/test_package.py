@@ -21,13 +21,23 @@ QUEUES = ("Forward", "Deliver")
 def templates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """{stage: its template}, by Chalice, without what the zip holds beside our own."""
     folder = tmp_path_factory.mktemp("package")
-    asked = package.Asked((), folder / "out")
+    asked = package.Asked((), folder / "out", described=with_an_http_api(folder))
     package.stage(asked)
     (asked.staged / "requirements.txt").write_text("", encoding="utf-8")
     return {
         one.name: package.by_chalice(asked.staged, one, folder / one.name)
         for one in package.stages_of(asked)
     }
+
+
+def with_an_http_api(folder: Path) -> Path:
+    """The stages of .chalice/config.json, and one more."""
+    config = json.loads(package.DESCRIBED.read_text(encoding="utf-8"))
+    said = {"ASKONCE_PARTS": "edge", "ASKONCE_INBOXES": "*", "ASKONCE_API": "http"}
+    config["stages"]["edge-http"] = {"environment_variables": said}
+    path = folder / "config.json"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    return path
 
 
 @pytest.fixture
@@ -83,6 +93,89 @@ def test_every_function_is_told_where_the_core_is(templates: dict[str, Any]) -> 
         shared = whole["Globals"]["Function"]["Environment"]["Variables"]
         assert shared["ASKONCE_PREFIX"] == {"Ref": "Prefix"}
         assert shared["ASKONCE_BUCKET"] == {"Fn::Sub": "${Prefix}-bytes-${AWS::AccountId}"}
+
+
+# An HTTP API, for a stage that wants one
+
+
+def of_type(whole: Any, kind: str) -> dict[str, Any]:
+    """{logical name: properties} of an API's resources."""
+    found = whole["Resources"].items()
+    return {name: r["Properties"] for name, r in found if r["Type"] == f"AWS::{kind}"}
+
+
+def routes_of_rest(whole: Any) -> set[str]:
+    (rest,) = of_type(whole, "Serverless::Api").values()
+    paths = rest["DefinitionBody"]["paths"].items()
+    return {f"{method.upper()} {path}" for path, methods in paths for method in methods}
+
+
+def test_an_http_api_has_the_routes_that_a_rest_api_would_have(templates: dict[str, Any]) -> None:
+    routes = of_type(templates["edge-http"], "ApiGatewayV2::Route").values()
+    keys = [route["RouteKey"] for route in routes]
+    assert sorted(keys) == sorted(routes_of_rest(templates["edge-rest"]))
+    assert len(keys) > 15
+    function = {"Fn::Sub": "integrations/${HttpApiIntegration}"}
+    assert all(route["Target"] == function for route in routes)
+
+
+def test_an_http_api_asks_its_function_in_the_format_that_chalice_reads(
+    templates: dict[str, Any],
+) -> None:
+    (function,) = of_type(templates["edge-http"], "ApiGatewayV2::Integration").values()
+    assert function["PayloadFormatVersion"] == "1.0"
+    assert function["IntegrationUri"] == {"Fn::GetAtt": ["APIHandler", "Arn"]}
+
+
+def test_an_http_api_leaves_the_browsers_questions_to_its_function(
+    templates: dict[str, Any],
+) -> None:
+    (api,) = of_type(templates["edge-http"], "ApiGatewayV2::Api").values()
+    assert set(api) == {"Name", "ProtocolType"}
+
+
+def test_an_http_api_takes_no_more_than_it_is_told(templates: dict[str, Any]) -> None:
+    (stage,) = of_type(templates["edge-http"], "ApiGatewayV2::Stage").values()
+    assert stage["DefaultRouteSettings"]["ThrottlingRateLimit"] == {"Ref": "RequestsPerSecond"}
+    assert (stage["StageName"], stage["AutoDeploy"]) == ("$default", True)
+
+
+def test_of_the_rest_api_nothing_is_left_beside_an_http_api(templates: dict[str, Any]) -> None:
+    written = json.dumps(templates["edge-http"])
+    assert "RestAPI" not in written
+    assert "Serverless::Api" not in written
+    assert "ApiName" not in written
+    assert "ApiGatewayV2" not in json.dumps([templates["edge-rest"], templates["dev"]])
+
+
+def test_the_function_may_be_called_by_its_own_http_api_alone(templates: dict[str, Any]) -> None:
+    (allowed,) = of_type(templates["edge-http"], "Lambda::Permission").values()
+    assert allowed["SourceArn"]["Fn::Sub"].endswith(":${AWS::AccountId}:${HttpApi}/*")
+
+
+def test_the_address_of_an_http_api_has_no_stage_in_its_path(templates: dict[str, Any]) -> None:
+    address = templates["edge-http"]["Outputs"]["EndpointURL"]["Value"]["Fn::Sub"]
+    assert address == "https://${HttpApi}.execute-api.${AWS::Region}.${AWS::URLSuffix}/"
+
+
+def test_an_edge_is_otherwise_the_same_whatever_its_api(templates: dict[str, Any]) -> None:
+    rest, http = (template.functions(templates[s])["APIHandler"] for s in ("dev", "edge-http"))
+    assert rest["Handler"] == http["Handler"]
+    assert rest["LoggingConfig"] == http["LoggingConfig"]
+    alarms = [set(of_type(templates[s], "CloudWatch::Alarm")) for s in ("edge-rest", "edge-http")]
+    assert alarms[0] == alarms[1] == {"ApiFailedAlarm", "ApiRefusedAlarm", "ApiSlowAlarm"}
+
+
+def test_an_api_that_nobody_knows_is_refused_before_anything_is_packaged(tmp_path: Path) -> None:
+    described = with_an_http_api(tmp_path)
+    written = described.read_text(encoding="utf-8").replace('"http"', '"htpp"')
+    described.write_text(written, encoding="utf-8")
+    asked = package.Asked(("edge-http",), tmp_path / "out", described=described)
+    with pytest.raises(
+        ConfigurationError, match="edge-http: its ASKONCE_API is htpp: it is rest or http"
+    ):
+        package.package(asked)
+    assert not (tmp_path / "out").exists()
 
 
 # Event sources
@@ -189,8 +282,39 @@ def test_what_is_packaged_breaks_no_rule(templates: dict[str, Any]) -> None:
         assert list(template.faults(whole)) == []
 
 
+@pytest.mark.parametrize(
+    ("stage", "path", "value", "fault"),
+    [
+        ("edge-rest", "RestAPI/Properties/MethodSettings", None, "MethodSettings is missing"),
+        (
+            "edge-http",
+            "HttpApiIntegration/Properties/PayloadFormatVersion",
+            "2.0",
+            "HttpApiIntegration: PayloadFormatVersion must be 1.0",
+        ),
+        (
+            "edge-http",
+            "HttpApi/Properties/CorsConfiguration",
+            {"AllowOrigins": ["*"]},
+            "CorsConfiguration must not be there",
+        ),
+        ("edge-http", "HttpApiStage/Properties/AutoDeploy", None, "AutoDeploy must be True"),
+        (
+            "edge-http",
+            "HttpApiStage/Properties/DefaultRouteSettings",
+            None,
+            "DefaultRouteSettings is missing",
+        ),
+    ],
+)
+def test_an_api_that_would_answer_in_our_place_or_not_at_all_is_a_fault(
+    templates: dict[str, Any], stage: str, path: str, value: Any, fault: str
+) -> None:
+    assert any(fault in found for found in broken(templates[stage], path, value))
+
+
 def broken(core: Any, path: str, value: Any) -> list[str]:
-    """The faults of a core in which one thing is otherwise; None takes it away."""
+    """The faults of a template in which one thing is otherwise; None takes it away."""
     whole = json.loads(json.dumps(core))
     *way, last = path.split("/")
     place = whole["Resources"]
