@@ -1,8 +1,9 @@
 """`make rehearse`: what is packaged is deployed, by AWS's own command line, and a story played.
 
 On loopback, ministack stands for AWS: it makes the stacks of the templates, puts its API Gateway in
-front and runs the zip. A core and two edges, secrets in its Parameter Store; providers and desk are
-those of the local world. Then the store's tests are run with it as the engine.
+front and runs the zip. A core and two edges, one with a REST and one with an HTTP API, secrets in
+its Parameter Store; providers and desk are those of the local world. Then the store's tests are run
+with it as the engine.
 """
 
 import contextlib
@@ -15,7 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,11 +26,15 @@ from typing import Any
 import click
 import requests
 import tomli_w
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Map, Rule
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
 from chalicelib import settings
+from chalicelib.aws import client
 from chalicelib.errors import ConfigurationError
+from chalicelib.ports import WebhookRequest
 from connectors.signing import values
 from infra import package, template
 from infra.local import story
@@ -41,12 +48,16 @@ from infra.local.providers import MailServer
 from infra.local.records import Records
 from infra.local.site import Site
 from infra.local.world import Address
+from infra.stages import API_ENVIRONMENT
+from tests import http_api
 
 ROOT = package.ROOT
 TOOLS = ROOT / "build" / "rehearsal" / "bin"
 PREFIX = "rehearsal"
 #: Stage -> the inboxes whose webhooks come to its API; "" takes what no other does.
 EDGES = {"edge-wechat": "wechat", "edge-rest": ""}
+#: The one with an HTTP API.
+BY_HTTP_API = "edge-rest"
 #: Tests of what rests on the table: they ask the engine that this names instead of moto.
 STORE_TESTS = tuple(
     f"tests/test_{name}.py" for name in ("table", "store", "tokens", "erasing", "crowd")
@@ -181,7 +192,7 @@ class Rehearsal:
         self._url = url
         self._tell = tell
         #: Inbox -> its API.
-        self._apis: dict[str, str] = {}
+        self._apis: dict[str, Api] = {}
         self._domain = f"http://127.0.0.1:{domain_of(self._apis)}"
         self._document = settings.read(ROOT / "askonce.toml")
 
@@ -229,18 +240,22 @@ class Rehearsal:
         deployed.write_text(tomli_w.dumps(_in_parameter_store(config)), encoding="utf-8")
         for name in _references(config):
             _put_parameter(name, os.environ[name])
-        asked = package.Asked(["core", *EDGES], self._out, deployed)
+        described = _with_an_http_api(self._folder / "stages.json")
+        asked = package.Asked(["core", *EDGES], self._out, deployed, described=described)
         found = package.package(asked, self._tell)
         found += _linted(self._out)
         if found:
             raise ConfigurationError("\n".join(found))
-        _leave_out_what_the_engine_lacks(self._out / "core.yaml")
+        for stage in asked.stages:
+            _leave_out_what_the_engine_lacks(self._out / f"{stage}.yaml")
         aws("s3", "mb", "s3://code")
 
     def _deploy_edge(self, stage: str) -> None:
-        api = deploy(stage, self._out)["RestAPIId"]
-        self._apis[EDGES[stage]] = f"{self._url}/restapis/{api}/api/_user_request_"
-        self._tell(f"{stage} is deployed")
+        made = deploy(stage, self._out)
+        http = stage == BY_HTTP_API
+        api = HttpApi(made["HttpApiId"]) if http else RestApi(self._url, made["RestAPIId"])
+        self._apis[EDGES[stage]] = api
+        self._tell(f"{stage} is deployed, by {'an HTTP' if http else 'a REST'} API")
 
     def _every_inbox_is_heard(self, client: Client) -> bool:
         """A question through each inbox of askonce.toml becomes a ticket, or joins one."""
@@ -339,17 +354,30 @@ def _put_parameter(name: str, value: str) -> None:
     )
 
 
-def domain_of(apis: Mapping[str, str]) -> int:
-    """A custom domain's work: each inbox's calls go to its own API. Returns the port."""
+def _with_an_http_api(path: Path) -> Path:
+    """The stages of .chalice/config.json, one of them with an HTTP API."""
+    config = json.loads(package.DESCRIBED.read_text(encoding="utf-8"))
+    config["stages"][BY_HTTP_API]["environment_variables"][API_ENVIRONMENT] = "http"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    return path
 
-    @Request.application
-    def answer(request: Request) -> Response:
-        inbox = request.path.split("/")[2] if request.path.count("/") > 1 else ""
-        api = apis.get(inbox) or apis[""]
+
+# The APIs, and a domain before them
+
+Api = Callable[[Request], Response]
+
+
+class RestApi:
+    """A REST API, as the engine serves it."""
+
+    def __init__(self, url: str, api: str) -> None:
+        self._address = f"{url}/restapis/{api}/api/_user_request_"
+
+    def __call__(self, request: Request) -> Response:
         headers = {k: v for k, v in request.headers.items() if k.lower() != "host"}
-        path = request.full_path.removesuffix("?")
+        url = self._address + request.full_path.removesuffix("?")
         given = requests.request(
-            request.method, api + path, data=request.get_data(), headers=headers, timeout=30
+            request.method, url, data=request.get_data(), headers=headers, timeout=30
         )
         kept = {
             k: v
@@ -358,6 +386,60 @@ def domain_of(apis: Mapping[str, str]) -> int:
                                  "content-length", "date", "server")
         }  # fmt: skip
         return Response(given.content, given.status_code, kept)
+
+
+class HttpApi:
+    """An HTTP API's routes and function, as they were deployed.
+
+    The engine makes such an API, but hands requests over in format 2.0 whatever its integration
+    asks for. So this matches the routes that it made, and asks the function in format 1.0.
+    """
+
+    def __init__(self, api: str) -> None:
+        made = aws("apigatewayv2", "get-routes", "--api-id", api)["Items"]
+        [asked] = aws("apigatewayv2", "get-integrations", "--api-id", api)["Items"]
+        if asked["PayloadFormatVersion"] != "1.0":
+            raise ConfigurationError("the HTTP API asks for a format that Chalice cannot read")
+        self._function = asked["IntegrationUri"]
+        self._routes = Map([_rule(*route["RouteKey"].split(" ")) for route in made])
+
+    def __call__(self, request: Request) -> Response:
+        try:
+            route, parameters = self._routes.bind("").match(request.path, request.method)
+        except HTTPException:
+            return Response('{"message":"Not Found"}', 404, content_type="application/json")
+        event = json.dumps(http_api.event_of(_arrived(request), route, parameters))
+        asked = client("lambda", seconds=30, tries=1)
+        answer = json.load(asked.invoke(FunctionName=self._function, Payload=event)["Payload"])
+        return Response(answer["body"], answer["statusCode"], answer["headers"])
+
+
+def _rule(method: str, path: str) -> Rule:
+    return Rule(re.sub(r"{(\w+)}", r"<\1>", path), endpoint=path, methods=[method])
+
+
+def _arrived(request: Request) -> WebhookRequest:
+    headers: dict[str, tuple[str, ...]] = {}
+    for name, value in request.headers.items():
+        headers[name.lower()] = (*headers.get(name.lower(), ()), value)
+    return WebhookRequest(
+        method=request.method,
+        headers=headers,
+        query=tuple(request.args.items(multi=True)),
+        body=request.get_data(),
+        received_at=datetime.now(UTC),
+        source_ip=request.remote_addr or "",
+        id=str(uuid.uuid4()),
+    )
+
+
+def domain_of(apis: Mapping[str, Api]) -> int:
+    """A custom domain's work: each inbox's calls go to its own API. Returns the port."""
+
+    @Request.application
+    def answer(request: Request) -> Response:
+        inbox = request.path.split("/")[2] if request.path.count("/") > 1 else ""
+        return (apis.get(inbox) or apis[""])(request)
 
     server = make_server("127.0.0.1", 0, answer, threaded=True, request_handler=QuietHandler)
     serve(server, "domain")
