@@ -374,7 +374,7 @@ def _after(error: Exception) -> dict[str, str]:
 
 
 def translate(request: Request) -> WebhookRequest:
-    """API Gateway's event (REST API, version 1) as a WebhookRequest. WebhookError."""
+    """API Gateway's event (format 1.0, of either kind of API) as a WebhookRequest. WebhookError."""
     event = request.to_original_event()
     body = (event.get("body") or "").encode("utf-8", "surrogatepass")
     if event.get("isBase64Encoded"):

@@ -316,7 +316,7 @@ def _check_stage(
         readiness.prefix_of(prefix),
         api_url or (readiness.api_of(stack) if stack else None),
     )
-    click.echo(f"stage {name}: {' and '.join(ready.stage.parts)}, deployment {ready.prefix}")
+    click.echo(f"stage {name}: {ready.stage}, deployment {ready.prefix}")
     faults = 0
     for finding in ready.findings():
         faults += finding.fault is not None

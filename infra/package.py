@@ -111,7 +111,7 @@ def _package_for(
         for function in template.functions(whole).values():
             function["CodeUri"] = asked.code or f"./{zip_.name}"
         template.write(whole, asked.out / f"{name}.yaml")
-        say(f"{asked.out / name}.yaml: {' and '.join(one.parts)}")
+        say(f"{asked.out / name}.yaml: {one}")
         yield from (f"{name}: {fault}" for fault in template.faults(whole))
 
 

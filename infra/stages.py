@@ -46,6 +46,12 @@ class Stage:
             )
         return api
 
+    def __str__(self) -> str:
+        """What it is. ConfigurationError as above."""
+        return " and ".join(
+            f"edge ({self.api.upper()} API)" if part == "edge" else part for part in self.parts
+        )
+
     def inboxes(self, document: Document) -> list[str]:
         """The inboxes that it takes webhooks for. ConfigurationError for one that is not there."""
         wanted = self.environment.get(INBOXES_ENVIRONMENT, "*")

@@ -265,15 +265,16 @@ def test_an_api_elsewhere_than_public_url_is_to_be_looked_at(check: Check) -> No
 
 
 @pytest.mark.parametrize(
-    ("output", "says"),
+    ("output", "value", "says"),
     [
-        ("EndpointURL", "https://api.example/api/webhooks/sms"),
-        ("Other", "stack shop-edge has no API"),
+        ("EndpointURL", "https://api.example/api/", "https://api.example/api/webhooks/sms"),
+        ("EndpointURL", "https://http.example/", "https://http.example/webhooks/sms"),
+        ("Other", "https://api.example/", "stack shop-edge has no API"),
     ],
 )
-def test_a_stack_knows_where_its_api_is(output: str, says: str, check: Check) -> None:
+def test_a_stack_knows_where_its_api_is(output: str, value: str, says: str, check: Check) -> None:
     template = f"""{{"Resources": {{"Topic": {{"Type": "AWS::SNS::Topic"}}}},
-        "Outputs": {{"{output}": {{"Value": "https://api.example/api/"}}}}}}"""
+        "Outputs": {{"{output}": {{"Value": "{value}"}}}}}}"""
     aws.client("cloudformation").create_stack(StackName="shop-edge", TemplateBody=template)
     assert says in check("--stage", "sms", "--stack", "shop-edge").output
 
@@ -393,6 +394,15 @@ def test_a_certificate_must_be_trusted(sealed: tuple[str, bool]) -> None:
     assert (why is None) is trusted
     if why:
         assert why.startswith("its certificate is not trusted")
+
+
+def test_a_stage_says_of_what_it_is_made() -> None:
+    assert str(Stage("s", {"ASKONCE_PARTS": "core"})) == "core"
+    assert str(Stage("s", {})) == "core and edge (REST API)"
+    said = {"ASKONCE_PARTS": "edge", "ASKONCE_API": "http"}
+    assert str(Stage("s", said)) == "edge (HTTP API)"
+    with pytest.raises(ConfigurationError, match="stage s: its ASKONCE_API is HTTP: it is rest or"):
+        str(Stage("s", said | {"ASKONCE_API": "HTTP"}))
 
 
 def test_a_stage_inherits_what_all_stages_have(tmp_path: Path) -> None:
