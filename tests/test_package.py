@@ -247,7 +247,12 @@ def test_every_function_has_memory_an_end_a_role_and_a_log_that_ends(
     for name, function in template.functions(whole).items():
         assert function["MemorySize"] >= 512
         assert function["Timeout"] <= (29 if name == "APIHandler" else 60)
-        assert "LoggingConfig" in function
+        logging = function["LoggingConfig"]
+        # Lambda's own lines are a third of the log where every run has some.
+        assert (logging["LogFormat"], logging["SystemLogLevel"]) == (
+            "JSON",
+            {"Ref": "LambdaLogLevel"},
+        )
     roles = [f["Role"]["Fn::GetAtt"][0] for f in template.functions(whole).values()]
     assert len(set(roles)) == len(roles)
     logs = [r for r in whole["Resources"].values() if r["Type"] == "AWS::Logs::LogGroup"]
