@@ -224,11 +224,10 @@ def _tells_of_failure(mail: Part, top: str) -> bool:
     types = {leaf.media_type for leaf in mail.leaves()}
     if types & {*_REPORTS}:
         return not types & {*_NO_BOUNCES}
-    sender = addresses(mail.all("from"))
     whole = header_text(mail.one("from"))
-    local = sender[0][1].partition("@")[0] if sender else whole
+    local = mail.authors[0][1].partition("@")[0] if mail.authors else whole
     daemon = bool(_DAEMON.search(local)) or bool(_DAEMON_NAME.search(whole))
-    subject, body = header_text(mail.one("subject"))[:200], bool(_BODY.search(top))
+    subject, body = mail.subject[:200], bool(_BODY.search(top))
     if daemon:
         return body or bool(_SUBJECT.search(subject))
     machine = bool(_SUBJECT.search(subject)) and _is_machine(mail)
@@ -257,7 +256,7 @@ def _told(mail: Part, text: str, top: str) -> Bounce | None:
     recipient = _recipient(mail, top)
     if not recipient:
         return None
-    subject = header_text(mail.one("subject"))[:200]
+    subject = mail.subject[:200]
     status = _status_by_words(top)
     coded = _ENHANCED.search(top) or _FINAL.search(top)
     late = bool(_SOFT.search(subject) or (_SOFT.search(top) and not coded))
@@ -280,7 +279,7 @@ def _recipient(mail: Part, top: str) -> str:
     )
     if stated:
         return stated[0][1]
-    own = {a for _, a in addresses(mail.all("from") + mail.all("to"))}
+    own = {a for _, a in mail.authors + addresses(mail.all("to"))}
     lines = top.split("\n")
     failed = next((n for n, line in enumerate(lines) if _BODY.search(line)), 0)
     found = [

@@ -10,6 +10,7 @@ Labels: https://encoding.spec.whatwg.org/#names-and-labels
 import codecs
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 #: What is looked at to judge how likely a reading is.
 _SAMPLE = 4000
@@ -65,12 +66,12 @@ _SEVEN_BIT = ("iso2022-kr", "hz", "utf-7")
 
 def decode(content: bytes, declared: str = "") -> str:
     """Bytes as text. Never raises; what means nothing becomes U+FFFD."""
+    name = _name(declared[:100]) if declared else ""
+    if content.isascii():
+        return _seven_bit(content, name)
     for mark, charset in _MARKS:
         if content.startswith(mark):
             return content.decode(charset, "replace").removeprefix("\ufeff")
-    name = _name(declared)
-    if content.isascii():
-        return _seven_bit(content, name)
     text = _utf8(content, name)
     if text is None and name not in ("", "utf-8"):
         text = _as_declared(content, name)
@@ -84,9 +85,10 @@ _MARKS = (
 )
 
 
+@lru_cache(maxsize=64)
 def _name(declared: str) -> str:
     """The charset that a label means; '' if it means none."""
-    bare = re.split(r"[\s;,$*]", declared[:100].strip(" \t\r\n\"'_").lower(), maxsplit=1)[0]
+    bare = re.split(r"[\s;,$*]", declared.strip(" \t\r\n\"'_").lower(), maxsplit=1)[0]
     bare = bare.strip("\"'_")
     if bare in _NAMES:
         return _NAMES[bare]

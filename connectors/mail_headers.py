@@ -33,7 +33,9 @@ def header_text(value: bytes | str, charset: str = "") -> str:
     subject would become a header of its own in the answer.
     """
     text = from_bytes(value, charset) if isinstance(value, bytes) else value[:MAX_VALUE]
-    return clean_line("".join(_words(_BETWEEN_WORDS.sub(r"\1", text))))
+    if "=?" in text:
+        text = "".join(_words(_BETWEEN_WORDS.sub(r"\1", text)))
+    return clean_line(text)
 
 
 def _words(text: str) -> Iterator[str]:
@@ -71,8 +73,9 @@ _NO_LETTERS = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 
 def clean_line(text: str) -> str:
     """One line without control, formatting and bidirectional override characters."""
-    kept = (c if unicodedata.category(c) not in _NO_LETTERS else " " for c in text)
-    return re.sub(" +", " ", "".join(kept)).strip()
+    if not text.isprintable():  # mostly it is, and letter by letter takes long
+        text = "".join(c if unicodedata.category(c) not in _NO_LETTERS else " " for c in text)
+    return re.sub("  +", " ", text).strip()
 
 
 def safe_name(name: str) -> str:
@@ -91,7 +94,11 @@ PLAIN_ADDRESS = re.compile(
 
 def addresses(values: Sequence[bytes], charset: str = "") -> list[tuple[str, str]]:
     """(name, lower-case address) of each; what is no plain address is left out."""
-    found = people(values, charset)
+    return plain(people(values, charset))
+
+
+def plain(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those of people whose address is one, in lower case."""
     return [(name, a.lower()) for name, a in found if PLAIN_ADDRESS.fullmatch(a)]
 
 
@@ -120,6 +127,9 @@ _SEPARATOR = re.compile(r"[,;:]|(?<=\S)[()](?=\S)|(?<=>)\s*(?=<)")
 
 def _pieces(text: str) -> Iterator[str]:
     """The text between commas, semicolons and group names, outside of quotes and comments."""
+    if not _SEPARATOR.search(text):  # one person, mostly
+        yield text
+        return
     masked = _OPAQUE.sub(_masked, text)
     start = 0
     for match in _SEPARATOR.finditer(masked):
@@ -137,16 +147,18 @@ def _masked(match: re.Match[str]) -> str:
 def _person(piece: str) -> tuple[str, str]:
     if piece.endswith(">"):
         name, _, address = piece[:-1].rpartition("<")
-        bare = re.sub(r"\([^()]*\)", " ", name)
+        bare = re.sub(r"\([^()]*\)", " ", name) if "(" in name else name
         return header_text(_unquoted(bare) or _unquoted(name)), address.strip()
-    comment = re.search(r"\(([^()]*)\)$", piece)
+    comment = re.search(r"\(([^()]*)\)$", piece) if piece.endswith(")") else None
     bare = piece[: comment.start()] if comment else piece
     return header_text(comment[1] if comment else ""), bare.strip()
 
 
 def _unquoted(text: str) -> str:
     """A name, and quotes around it or around a part of it gone."""
-    return _QUOTED.sub(lambda m: re.sub(r"\\(.)", r"\1", m[1]), text).strip()
+    if '"' in text:
+        text = _QUOTED.sub(lambda m: re.sub(r"\\(.)", r"\1", m[1]), text)
+    return text.strip()
 
 
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
@@ -171,6 +183,8 @@ _PARAMETER = re.compile(r';\s*([^\s=;"]{1,80})\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)',
 
 def parameters(value: bytes, charset: str = "") -> dict[str, str]:
     """The parameters of Content-Type or Content-Disposition; RFC 2231's go before plain ones."""
+    if b";" not in value:
+        return {}
     plain: dict[str, str] = {}
     pieces: dict[str, dict[int, tuple[str, bool]]] = {}
     for name, quoted in _PARAMETER.findall(";" + from_bytes(value, charset).partition(";")[2]):
@@ -209,7 +223,7 @@ def file_name(disposition: bytes, content_type: bytes, charset: str = "") -> str
     """A part's name, decoded, without any path or trick; '' if there is none."""
     found = parameters(disposition, charset).get("filename", "")
     name = found or parameters(content_type, charset).get("name", "")
-    return safe_name(_unescaped(header_text(name)))
+    return safe_name(_unescaped(header_text(name))) if name else ""
 
 
 def _unescaped(name: str) -> str:

@@ -12,7 +12,7 @@ from functools import cached_property
 
 from chalicelib.errors import PayloadError
 from connectors.charsets import decode
-from connectors.mail_headers import file_name, parameters
+from connectors.mail_headers import addresses, file_name, header_text, parameters
 
 MAX_BYTES = 10 * 1024 * 1024
 MAX_HEADER_BYTES = 64 * 1024
@@ -42,11 +42,29 @@ class Part:
 
     def all(self, name: str) -> list[bytes]:
         """Every value of a header (its name in lower case), folded as it arrived."""
-        return [value for key, value in self.headers if key == name]
+        return self._values.get(name, [])
 
     def one(self, name: str) -> bytes:
         """The first value of a header; b"" if there is none."""
-        return next((value for key, value in self.headers if key == name), b"")
+        found = self._values.get(name)
+        return found[0] if found else b""
+
+    @cached_property
+    def _values(self) -> dict[str, list[bytes]]:
+        found: dict[str, list[bytes]] = {}
+        for name, value in self.headers:
+            found.setdefault(name, []).append(value)
+        return found
+
+    @cached_property
+    def authors(self) -> list[tuple[str, str]]:
+        """(name, address) of everybody that From names."""
+        return addresses(self.all("from"))
+
+    @cached_property
+    def subject(self) -> str:
+        """The subject as a line of text."""
+        return header_text(self.one("subject"))
 
     @cached_property
     def media_type(self) -> str:

@@ -22,6 +22,7 @@ from connectors.mail_headers import (
     header_text,
     ids,
     people,
+    plain,
     safe_name,
 )
 from connectors.mail_parts import (
@@ -136,9 +137,9 @@ def _charset(mail: Part) -> str:
 def _author(mail: Part, charset: str, *, is_bounce: bool) -> tuple[str, str, bool]:
     """(name, address, whether it is the only one). PayloadError if there is none."""
     lines = mail.all("from")
-    authors = addresses(lines, charset)
-    if authors:
-        alone = len(lines) == 1 and sum("@" in a for _, a in people(lines)) == 1
+    named = people(lines, charset)
+    if authors := plain(named):
+        alone = len(lines) == 1 and sum("@" in address for _, address in named) == 1
         return *authors[0], alone and len(authors) == 1
     others = [found for name in _STAND_INS for found in addresses(mail.all(name), charset)]
     if others and not lines:
@@ -203,7 +204,7 @@ _AUTOMATIC_SENDERS = re.compile(
 def is_automatic(mail: Part) -> bool:
     """Sent by a machine: never answered by one."""
     names = {name for name, _ in mail.headers}
-    sender = next((a for _, a in addresses(mail.all("from"))), header_text(mail.one("from")))
+    sender = mail.authors[0][1] if mail.authors else header_text(mail.one("from"))
     return (
         _word(mail, "auto-submitted") not in ("", "no")
         or _word(mail, "precedence") in ("bulk", "list", "junk", "auto_reply")
@@ -212,7 +213,7 @@ def is_automatic(mail: Part) -> bool:
         or mail.one("return-path").strip() == b"<>"
         or bounces.is_report(mail)
         or bool(_AUTOMATIC_SENDERS.search(sender.partition("@")[0]))
-        or bool(_AUTOMATIC_SUBJECTS.match(header_text(mail.one("subject"))))
+        or bool(_AUTOMATIC_SUBJECTS.match(mail.subject))
     )
 
 
