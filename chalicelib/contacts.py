@@ -158,7 +158,7 @@ class Contacts:
         puts: list[Held[Any]] = []
         for held in before.conversations:
             puts.append(Held(conversations.taken_over(held.noun, address, message, own)))
-            puts.extend(self._rehomed(held.noun, own.contact_id))
+            puts.append(self._rehomed(held.noun, own.contact_id))
         self._store.commit(*puts, gone=before.conversations)
 
     def plan(self, own: Held[AddressLink], address: Address, at: datetime) -> Plan:
@@ -333,7 +333,7 @@ class Contacts:
                 gone.append(held)
                 parted = conversations.parted(held.noun, partial(self._stays, stay), now)
                 puts.append(Held(parted.model_copy(update={"contact_id": to_contact})))
-                puts.extend(self._rehomed(held.noun, to_contact))
+                puts.append(self._rehomed(held.noun, to_contact))
             else:
                 parted = conversations.parted(held.noun, leaves, now)
                 puts.extend([replace(held, noun=parted)] if parted is not held.noun else ())
@@ -347,9 +347,9 @@ class Contacts:
         link = self._store.link(question.asked_by)
         return link is not None and question.asked_at < identity.owned_since(link.noun)
 
-    def _rehomed(self, conversation: Conversation, to_contact: str) -> Iterable[Held[Home]]:
-        home = self._store.home(conversation.id)
-        return [home.change(contact_id=to_contact)] if home else []
+    def _rehomed(self, conversation: Conversation, to_contact: str) -> Held[Home]:
+        home = self._store.home(conversation.id) or Held(Home.of(conversation))
+        return home.change(contact_id=to_contact)
 
 
 def decided(act: Callable[[], Any]) -> Any:

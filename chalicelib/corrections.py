@@ -12,7 +12,7 @@ from typing import Any
 
 from chalicelib import conversations, identity
 from chalicelib.errors import ConflictError, NotFoundError, RetryableError
-from chalicelib.items import STUCK_AFTER, Corrected, Held, History, Home, Step, Stored
+from chalicelib.items import STUCK_AFTER, Corrected, Held, History, Step, Stored
 from chalicelib.schema import (
     AddressLink,
     Conversation,
@@ -156,7 +156,7 @@ class Corrections(Worker):
             old, messages, case.link, policy, self._prepared(messages[0]), now
         )
         left = conversations.without(old, messages, staying, policy, by, now)
-        puts: list[Held[Any]] = [Held(new), Held(Home.of(new)), Held(left, case.old.version)]
+        puts: list[Held[Any]] = [Held(new), Held(left, case.old.version)]
         puts.append(case.history.contact)  # its version serialises what it asks
         for held in moving:
             first = held is case.message

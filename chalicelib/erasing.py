@@ -13,7 +13,7 @@ from chalicelib.contacts import UnknownAddressError
 from chalicelib.conversations import ASKONCE
 from chalicelib.crowd import Crowd
 from chalicelib.errors import ConflictError, RetryableError
-from chalicelib.items import Held, Husk, Stored
+from chalicelib.items import Held, Home, Husk, Stored
 from chalicelib.schema import Address, AddressLink, Conversation, Direction, Message, Ticket, digest
 from chalicelib.worker import Worker
 
@@ -174,6 +174,8 @@ class Eraser(Worker):
         verdict = message.verdict
         for name in {message.conversation_id, verdict and verdict.closest_conversation_id}:
             conversation = self.store.amend(name, left) if name else None
+            if conversation:  # the message may be the one that tells where it lies
+                self.store.remember(Home.of(conversation))
             for stored in self._messages(conversation) if conversation else ():
                 if _is_ours(stored.noun.message) and stored.noun.message.address in found:
                     self._bury(stored, erased)

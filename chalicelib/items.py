@@ -8,7 +8,7 @@ message       MSG#<its id's first half>       <its id>             its id; strea
 address       ADDRESS#<address>               LINK                 the address
 contact       CONTACT#<id>                    PROFILE              its id
 conversation  CONTACT#<contact>               CONV#<asked>#<id>    the contact: one query; due
-home          CONV#<id>                       HOME                 a conversation's id
+home          CONV#<id>                       HOME                 a conversation's id, if it moved
 ticket        TICKET#<helpdesk>#<ticket id>   CONV                 the helpdesk's id
 reference     REF#<hash of inbox, external>   CONV                 an email's In-Reply-To
 feed          FEED#<hash of inbox, address>   <sequence>           a web chat visitor
@@ -160,7 +160,7 @@ class Husk(Stored):
 
 
 class Home(Noun):
-    """Where a conversation lies: it moves with its contact."""
+    """Where a conversation lies that moved with its contact; others lie where they were asked."""
 
     conversation_id: str
     contact_id: str
@@ -409,6 +409,23 @@ def conversation_sk(conversation: Conversation | Home) -> str:
         else (conversation.conversation_id)
     )
     return f"CONV#{sortable(conversation.asked_at)}#{identity}"
+
+
+def first_message_id(conversation_id: str) -> str:
+    """Of the message that began it: a conversation's id is that of its first message."""
+    return "m" + conversation_id[1:]
+
+
+def began_at(first: Message) -> tuple[str, str] | None:
+    """The key of the conversation that a message began, as long as that has not moved."""
+    if first.contact_id is None:
+        return None
+    begun = Home(
+        conversation_id="q" + first.id[1:],
+        contact_id=first.contact_id,
+        asked_at=first.received_at,
+    )
+    return f"CONTACT#{begun.contact_id}", conversation_sk(begun)
 
 
 def message_key(message_id: str) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from chalicelib.comparing import Comparing
 from chalicelib.contacts import Contacts
 from chalicelib.errors import ConfigurationError, ConflictError, RetryableError
 from chalicelib.faq import Found
-from chalicelib.items import Challenge, Held, History, Home, Recognised, Step, Stored
+from chalicelib.items import Challenge, Held, History, Recognised, Step, Stored
 from chalicelib.judge import Known, is_question, judge
 from chalicelib.ledgers import OptOut
 from chalicelib.policy import Mode, language_of
@@ -275,8 +275,6 @@ class Resolver(Worker):
         begins = conversation is not None and not conversation.version
         if conversation:
             puts.append(conversation)
-        if conversation and begins:
-            puts.append(Held(Home.of(conversation.noun)))
         contact = self._contacts.suggest(history, message)
         said = message.verdict is not None and message.verdict.said is not None
         new = not history.contact.version

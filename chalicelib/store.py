@@ -43,9 +43,11 @@ from chalicelib.items import (
     TenantKey,
     TicketHome,
     Topic,
+    began_at,
     conversation_sk,
     errand_key,
     feed_key,
+    first_message_id,
     held_as,
     is_errand,
     listed_under,
@@ -315,8 +317,19 @@ class Store:
             conversations=[held_as(Conversation, i) for i in items if i.sk != "PROFILE"],
         )
 
-    def conversation(self, conversation_id: str) -> Held[Conversation] | None:
-        """Where its home says that it lies; looked for again if it moved meanwhile."""
+    def conversation(
+        self, conversation_id: str, first: Message | None = None
+    ) -> Held[Conversation] | None:
+        """Where its first message was asked; where its home says that it lies, if it has moved.
+
+        It is read less often where that message is at hand.
+        """
+        if first is None and conversation_id.startswith("q"):
+            held = self.message(first_message_id(conversation_id))
+            first = held.noun.message if held else None
+        began = began_at(first) if first else None
+        if began and (found := self._get(Conversation, *began)):
+            return found
         seen = 0
         while (home := self.home(conversation_id)) and home.version != seen:
             pk, seen = f"CONTACT#{home.noun.contact_id}", home.version
@@ -325,6 +338,7 @@ class Store:
         return None
 
     def home(self, conversation_id: str) -> Held[Home] | None:
+        """Where a conversation lies that has moved."""
         return self._get(Home, f"CONV#{conversation_id}", "HOME")
 
     def ticket_home(self, ticket: Ticket) -> Held[TicketHome] | None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from chalicelib import identity
 from chalicelib.desks import Watched
 from chalicelib.errors import ConflictError, RejectedError, RetryableError
-from chalicelib.items import Held, Step, Stored
+from chalicelib.items import Held, Step, Stored, first_message_id
 from chalicelib.policy import Language
 from chalicelib.ports import Connector
 from chalicelib.schema import AddressLink, Conversation, Message, Participant
@@ -84,7 +84,9 @@ class Worker:
         return round((self.clock() - message.received_at).total_seconds() * 1000)
 
     def _conversation(self, message: Message) -> Conversation:
-        held = self.store.conversation(message.conversation_id or "")
+        conversation_id = message.conversation_id or ""
+        began_it = message.id == first_message_id(conversation_id)
+        held = self.store.conversation(conversation_id, message if began_it else None)
         if held is None:
             raise RejectedError("its conversation is gone")
         return held.noun

@@ -169,6 +169,9 @@ class History:
         self.right: set[str] = set()
         self.wrong: set[str] = set()
         self.written_at: dict[str, datetime] = {}
+        #: Conversation -> the messages in it, first its own; those whose sender left it since.
+        self.held: dict[str, list[str]] = {}
+        self.left: set[str] = set()
 
     # What is promised
 
@@ -220,6 +223,8 @@ class History:
             assert name not in self.right
             self.whose.renew(self.asked[name], self.written_at[name])
             self.seen[fields["outcome"]] += 1
+            if conversation := fields.get("conversation"):
+                self.held.setdefault(conversation, []).append(name)
         if event == "code.right":
             assert fields["message"] in self.right
             self.seen["right code"] += 1
@@ -235,6 +240,12 @@ class History:
                 people.setdefault(link.contact_id, set()).add(link.address)
         ours, theirs = {frozenset(p) for p in people.values()}, self.whose.people()
         assert ours == theirs, (ours - theirs, theirs - ours)
+
+    def _notice_who_leaves(self) -> None:
+        """What somebody asked who is another one's for a while is on that ticket no more."""
+        for first, *others in self.held.values():
+            opener = self.asked[first]
+            self.left |= {m for m in others if not self.whose.together(self.asked[m], opener)}
 
     # What a message proves, told to `whose` as it is resolved
 
@@ -288,6 +299,7 @@ class History:
         done = 0
         for name, numbers in acts:
             done += getattr(self, name)(*numbers) is not False
+            self._notice_who_leaves()
             self.w.clock.forward(seconds=20)
         self._settles()
         self._everybody_is_who_they_are()
@@ -410,14 +422,14 @@ class History:
             for k, c in calls
             if c.ticket == ticket and (c.what == "open" or c.text in MATTERS)
         ]
-        questions = [self.asked[m] for m in ids if self.outcomes[m] != "repeat"]
+        questions = [m for m in ids if self.outcomes[m] != "repeat"]
         new = questions[self.read[ticket] :][-10:] or questions[-1:]
         self.read[ticket] = len(questions)
         self.numbers += 1
         answer = f"answer<{self.numbers}>"
         # Who has left is not on this ticket any more: the agent answers the others.
-        stay = [o for o in new if self.whose.together(o, questions[0])]
-        self.given[answer] = stay or questions[:1]
+        stay = [m for m in new if m not in self.left] or questions[:1]
+        self.given[answer] = [self.asked[m] for m in stay]
         reply = {"ticket_id": ticket, "external_id": answer, "text": f"{answer} it is."}
         request = self.w.request(reply)
         try:

@@ -44,8 +44,8 @@ def answered(w: World, inbox: str = "sms", hours: float = 1, **more: Any) -> Non
 
 def conversations(w: World) -> list[Conversation]:
     """Every conversation, in the order of their beginning."""
-    homes = [i.pk.removeprefix("CONV#") for i in w.table.stream if i.sk == "HOME"]
-    found = [w.pipeline.store.conversation(name) for name in homes]
+    names = [i.sk.rpartition("#")[2] for i in w.table.stream if i.sk.startswith("CONV#")]
+    found = [w.pipeline.store.conversation(name) for name in dict.fromkeys(names)]
     return [held.noun for held in found if held]
 
 
