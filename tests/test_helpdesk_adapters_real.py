@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 import requests
 
-from chalicelib.errors import RejectedError, RetryableError
+from chalicelib.errors import ConfigurationError, GoneError, RetryableError
 from chalicelib.ports import FromDesk, WebhookRequest
 from chalicelib.schema import Priority, Reply, State, TicketChange
 from connectors.helpdesks.webhook import WebhookDesk, WebhookDeskSettings
@@ -343,7 +343,7 @@ def test_django_a_repeat_opens_its_ticket_again_and_makes_it_urgent(django: Set)
 
 
 def test_django_a_ticket_that_is_gone_is_said_to_be(django: Set) -> None:
-    with pytest.raises(RejectedError):
+    with pytest.raises(GoneError):
         django.add("gone", "99999", "Hello?", "gone-m2")
 
 
@@ -352,7 +352,7 @@ def test_an_adapter_takes_nothing_that_is_not_signed(django: Set) -> None:
     other = {"url": f"{base}/", "secret": "whsec_c29tZWJvZHkgZWxzZSdzIHNlY3JldA=="}
     stranger = WebhookDesk(WebhookDeskSettings.model_validate(other), "desk")
     message, conversation = story("forged")
-    with pytest.raises(RejectedError):
+    with pytest.raises(ConfigurationError):
         stranger.open_ticket(message, conversation, idempotency_key="forged")
     assert requests.post(f"{base}/desk/wrong", json={}, timeout=10).status_code == 401
     assert requests.post(f"{base}/", data=b"{}", timeout=10).status_code == 401

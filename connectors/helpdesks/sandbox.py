@@ -21,7 +21,7 @@ from chalicelib.ports import (
     WebhookRequest,
 )
 from chalicelib.schema import Conversation, Correction, Message, Moment, Reply, TicketChange
-from connectors import http
+from connectors.desk_calls import DeskCalls
 from connectors.note_commands import command_in
 from connectors.signing import Secrets, StandardWebhook, values
 
@@ -66,6 +66,10 @@ class Sandbox(Helpdesk):
     def __init__(self, settings: SandboxSettings, name: str) -> None:
         super().__init__(settings, name)
         self._signature = StandardWebhook(settings.secret)
+        self._calls = DeskCalls(self, settings.url, self._credentials)
+
+    def _credentials(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {values(self.settings.secret)[0]}"}
 
     def open_ticket(
         self,
@@ -83,7 +87,7 @@ class Sandbox(Helpdesk):
             "message": _message(message),
         }
         answer = self._post("/api/tickets", ticket, idempotency_key)
-        if "id" not in answer:
+        if not isinstance(answer, dict) or "id" not in answer:
             raise RetryableError("the desk names no ticket", uncertain=True)
         return str(answer["id"])
 
@@ -111,17 +115,9 @@ class Sandbox(Helpdesk):
         note = {"text": text, "priority": conversation.priority.value}
         self._post(f"/api/tickets/{ticket_id}/notes", note, idempotency_key)
 
-    def _post(self, path: str, body: dict[str, Any], key: str) -> dict[str, Any]:
-        return http.call(
-            "POST",
-            self.settings.url.rstrip("/") + path,
-            headers={
-                "Idempotency-Key": key,
-                "Authorization": f"Bearer {values(self.settings.secret)[0]}",
-            },
-            json=body,
-            repeatable=True,
-        ).json()
+    def _post(self, path: str, body: dict[str, Any], key: str) -> Any:
+        own = {"Idempotency-Key": key}
+        return self._calls.call("POST", path, json=body, headers=own, repeatable=True)
 
     def verify(self, request: WebhookRequest) -> None:
         self._signature.verify(request)

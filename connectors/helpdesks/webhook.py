@@ -10,6 +10,7 @@ CloudEvents: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats
 import json
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -23,9 +24,11 @@ from chalicelib.ports import (
     WebhookRequest,
 )
 from chalicelib.schema import Conversation, Correction, Message, Moment, Reply, TicketChange
-from connectors import http
+from connectors.desk_calls import DeskCalls
 from connectors.note_commands import command_in
 from connectors.signing import Secrets, StandardWebhook
+
+_MEDIA_TYPES = {"plain": "application/json", "cloudevents": "application/cloudevents+json"}
 
 
 class WebhookDeskSettings(PluginSettings):
@@ -95,6 +98,10 @@ class WebhookDesk(Helpdesk):
     def __init__(self, settings: WebhookDeskSettings, name: str) -> None:
         super().__init__(settings, name)
         self._signature = StandardWebhook(settings.secret)
+        parts = urlsplit(settings.url)
+        origin = f"{parts.scheme}://{parts.netloc}"
+        self._path = settings.url.removeprefix(origin)
+        self._calls = DeskCalls(self, origin, dict)
 
     def open_ticket(
         self,
@@ -156,19 +163,13 @@ class WebhookDesk(Helpdesk):
         if self.settings.envelope == "cloudevents":
             event = _cloud_event(event, key, now)
         body = json.dumps(event, ensure_ascii=False).encode()
-        answer = http.call(
+        return self._calls.call(
             "POST",
-            self.settings.url,
-            headers={
-                "Content-Type": "application/json"
-                if self.settings.envelope == "plain"
-                else "application/cloudevents+json",
-                **self._signature.headers(key, now, body),
-            },
-            body=body,
+            self._path,
+            headers=self._signature.headers(key, now, body),
+            multipart=(body, _MEDIA_TYPES[self.settings.envelope]),
             repeatable=True,
         )
-        return _json_or_none(answer.body)
 
     def verify(self, request: WebhookRequest) -> None:
         self._signature.verify(request)
@@ -251,10 +252,3 @@ def _cloud_event(event: dict[str, Any], key: str, now: datetime) -> dict[str, An
         "datacontenttype": "application/json",
         "data": event,
     }
-
-
-def _json_or_none(body: bytes) -> Any:
-    try:
-        return json.loads(body or b"null")
-    except (ValueError, RecursionError):
-        return None

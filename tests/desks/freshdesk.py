@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.parser import BytesParser
 from email.policy import HTTP
+from html import unescape
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -202,6 +203,16 @@ class FakeFreshdesk:
         """An agent closes it."""
         ticket.told["status"], ticket.updated_at = status, self.now
 
+    def shown(self) -> dict[str, list[str]]:
+        """{ticket: what stands on it}, private remarks in brackets; without what is written white.
+
+        A note that is public and not incoming is an agent's answer, which we never give.
+        """
+        return {
+            str(t.id): [_as_read(t.told["description"]), *map(_line, t.talks)]
+            for t in self.tickets.values()
+        }
+
     # What is asked
 
     def answer(self, asked: Asked) -> Said:
@@ -298,6 +309,19 @@ class FakeFreshdesk:
         return Said(201, talk)
 
 
+def _line(talk: dict[str, Any]) -> str:
+    text = _as_read(talk["body"])
+    if talk["private"]:
+        return f"[{text}]"
+    return text if talk["incoming"] else f"an agent: {text}"
+
+
+def _as_read(body: str) -> str:
+    """HTML as an agent reads it."""
+    visible = re.sub(r"<div style=[^>]*color:#ffffff[^>]*>.*?</div>", "", body)
+    return unescape(re.sub("<[^>]*>", "", visible.replace("<br>", "\n")))
+
+
 def _shown(ticket: Ticket) -> dict[str, Any]:
     told = {k: v for k, v in ticket.told.items() if k not in ("description", "attachments")}
     return {"id": ticket.id, "updated_at": _iso(ticket.updated_at), "custom_fields": {}} | told
@@ -311,3 +335,8 @@ def _page(asked: Asked, found: list[dict[str, Any]]) -> Said:
 
 def _iso(epoch: int) -> str:
     return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+#: For tests/test_desk_contract.py.
+FAKES = {"freshdesk": FakeFreshdesk}
+SETTINGS = {"api_key": API_KEY, "path_secret": PATH_SECRET}

@@ -18,6 +18,7 @@ from tests.desk_server import Asked, Said
 from tests.desks.contract import files, is_form
 
 APP_KEY, APP_SECRET = "app-key", "app-secret"
+_NOTE = "askonce_note_"
 UID, STAFF = "q1", "lantian"
 
 
@@ -109,6 +110,13 @@ class FakeQiyu:
     def end(self, uid: str = UID) -> None:
         """The session is over."""
         self.visitors[uid].held_by = ""
+
+    def shown(self) -> dict[str, list[str]]:
+        """{visitor: what was written}, and the notes of the profile in brackets."""
+        return {
+            uid: [*v.texts, *(f"[{v.profile[k]}]" for k in v.profile if k.startswith(_NOTE))]
+            for uid, v in self.visitors.items()
+        }
 
     def answer(self, asked: Asked) -> Said:
         """Act, and say what came of it: by a code in the body."""
@@ -217,3 +225,9 @@ def session(**more: Any) -> dict[str, Any]:
 def body_of(told: dict[str, Any]) -> bytes:
     """The push's bytes."""
     return json.dumps(told, ensure_ascii=False).encode()
+
+
+#: For tests/test_desk_contract.py: it lists no messages, and knows no key of ours.
+FAKES = {"qiyu": FakeQiyu}
+SETTINGS = {"app_key": APP_KEY, "app_secret": APP_SECRET}
+TWICE = {"open", "comment", "urge"}

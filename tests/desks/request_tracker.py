@@ -55,6 +55,10 @@ _WORDS = {
 }
 
 
+#: What the Scrip signs with.
+SECRET = f"whsec_{base64.b64encode(b'a key of thirty-two bytes, or so').decode()}"
+
+
 class FakeRequestTracker:
     """A queue `General` with an agent, alice."""
 
@@ -93,6 +97,16 @@ class FakeRequestTracker:
         }
         self.parts[part["id"]] = part
         return part
+
+    def shown(self) -> dict[str, list[str]]:
+        """{ticket: what stands on it}, comments in brackets: RT mails those to nobody outside."""
+        return {
+            number: [
+                ticket["Content"],
+                *(_line(t) for t in self.transactions if t["ObjectId"] == number),
+            ]
+            for number, ticket in self.tickets.items()
+        }
 
     def answer(self, asked: Asked) -> Said:
         """As RT would."""
@@ -173,11 +187,11 @@ class FakeRequestTracker:
 
     def _transactions(self, query: str) -> list[dict[str, Any]]:
         if key := re.fullmatch(r"CF\.\{MessageId\}='([\w-]+)'", query):
-            return [t for t in self.transactions if t.get("MessageId") == key[1]]
+            return [_listed(t) for t in self.transactions if t.get("MessageId") == key[1]]
         after = re.search(r" AND id>(\d+) AND Creator!='askonce' ", query)
         assert after, query
         return [
-            {name: value for name, value in told.items() if name != "parts"}
+            _listed(told)
             for told in self.transactions
             if int(told["id"]) > int(after[1]) and told["Creator"]["id"] != "askonce"
         ]
@@ -233,6 +247,15 @@ class FakeRequestTracker:
         return Said(200, self.parts[number])
 
 
+def _line(told: dict[str, Any]) -> str:
+    return f"[{told['text']}]" if told["Type"] == "Comment" else str(told["text"])
+
+
+def _listed(told: dict[str, Any]) -> dict[str, Any]:
+    """A transaction without what it says: for that RT is asked once more."""
+    return {name: value for name, value in told.items() if name not in ("parts", "files")}
+
+
 def _valid(told: Any, schema: dict[str, Any]) -> dict[str, Any]:
     Draft202012Validator(schema).validate(told)
     return dict(told)
@@ -255,3 +278,8 @@ def _form(asked: Asked) -> tuple[Any, list[tuple[str, bytes]]]:
             assert name == "Attachments"
             files.append((part.get_filename() or "", content))
     return fields, files
+
+
+#: For tests/test_desk_contract.py.
+FAKES = {"request_tracker": FakeRequestTracker}
+SETTINGS = {"token": FakeRequestTracker.token, "secret": SECRET}

@@ -235,13 +235,19 @@ class FakeZendesk:
         at = int(asked.query.get("page[after]", "0"))
         page, more = ticket.audits[at : at + self._page], len(ticket.audits) > at + self._page
         meta = {"has_more": more, "after_cursor": str(at + self._page) if more else None}
-        return Said(200, {"audits": page, "meta": meta})
+        return Said(200, {"audits": [_listed(audit) for audit in page], "meta": meta})
 
     def _upload(self, asked: Asked) -> Said:
         token = f"upload-{len(self.uploads)}-{hashlib.sha256(asked.body).hexdigest()[:6]}"
         kind = asked.headers["content-type"]
         self.uploads[token] = (asked.query["filename"], kind, asked.body)
         return Said(201, {"upload": {"token": token}})
+
+
+def _listed(audit: dict[str, Any]) -> dict[str, Any]:
+    """An audit without the bytes of its files."""
+    comment = {k: v for k, v in audit["comment"].items() if k != "files"}
+    return audit | {"comment": comment}
 
 
 def _invalid(details: dict[str, Any]) -> Said:
