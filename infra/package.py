@@ -80,6 +80,8 @@ def package(asked: Asked, say: Say = click.echo) -> list[str]:
     for one in configured:
         one.inboxes(settings.read(asked.config))
         said_of(one)
+    if left := stages.unserved(stages.read(ROOT / stages.CONFIG), settings.read(asked.config)):
+        say(left)
     stage(asked)
     asked.out.mkdir(parents=True, exist_ok=True)
     found: list[str] = []

@@ -54,8 +54,7 @@ class Stage:
 
     def inboxes(self, document: Document) -> list[str]:
         """The inboxes that it takes webhooks for. ConfigurationError for one that is not there."""
-        wanted = self.environment.get(INBOXES_ENVIRONMENT, "*")
-        names = [n.strip() for n in wanted.split(",")] if wanted != "*" else [*document.inboxes]
+        names = self.named(document)
         for name in names:
             if name not in document.inboxes:
                 raise ConfigurationError(
@@ -63,6 +62,29 @@ class Stage:
                     f"of askonce.toml: it has {', '.join(document.inboxes)}"
                 )
         return names
+
+    def named(self, document: Document) -> list[str]:
+        """The inboxes that it names, be they there or not."""
+        wanted = self.environment.get(INBOXES_ENVIRONMENT, "*")
+        return [*document.inboxes] if wanted == "*" else [n.strip() for n in wanted.split(",")]
+
+
+def unserved(configured: Sequence[Stage], document: Document) -> str:
+    """A line that names the inboxes whose webhooks no stage takes; '' if there is none.
+
+    A stage that is both core and edge is a deployment of its own, and no edge of another core.
+    """
+    edges = [one for one in configured if one.parts == ["edge"]]
+    edges = edges or [one for one in configured if "edge" in one.parts]
+    named = {name for one in edges for name in one.named(document)}
+    left = [name for name in document.inboxes if name not in named]
+    if not left:
+        return ""
+    mend = f"name it in {INBOXES_ENVIRONMENT} of {' or '.join(one.name for one in edges)}"
+    return (
+        f"no edge takes the webhooks of {', '.join(left)}: "
+        f"{mend if edges else 'there is no stage with an edge'} in {CONFIG}"
+    )
 
 
 def read(config: Path, names: Sequence[str] = ()) -> list[Stage]:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from chalicelib import settings
 from chalicelib.errors import ConfigurationError
-from infra import artefact, package, template
+from infra import artefact, package, stages, template
 from infra.stages import Stage
 
 WORKERS = {"OnStored", "OnSnsMessage", "Forward", "Deliver", "Tick"}
@@ -176,6 +177,45 @@ def test_an_api_that_nobody_knows_is_refused_before_anything_is_packaged(tmp_pat
     ):
         package.package(asked)
     assert not (tmp_path / "out").exists()
+# Inboxes that nobody serves
+
+
+def staged(parts: str, inboxes: str, name: str = "edge") -> Stage:
+    return Stage(name, {"ASKONCE_PARTS": parts, "ASKONCE_INBOXES": inboxes})
+
+
+@pytest.mark.parametrize(
+    ("inboxes", "left"), [("wechat, email", "sms, webchat"), ("*", ""), ("", "wechat, email, sms")]
+)
+def test_an_inbox_whose_webhooks_no_edge_takes_is_named(inboxes: str, left: str) -> None:
+    document = settings.read(package.ROOT / "askonce.toml")
+    alone = staged("core edge", "*", "dev")  # a deployment of its own: it helps no other one
+    line = stages.unserved([alone, staged("core", "*", "core"), staged("edge", inboxes)], document)
+    assert bool(line) == bool(left)
+    assert left in line
+    assert "ASKONCE_INBOXES of edge in .chalice/config.json" in line or not left
+
+
+def test_a_deployment_without_other_edges_serves_itself() -> None:
+    document = settings.read(package.ROOT / "askonce.toml")
+    assert stages.unserved([staged("core edge", "*", "dev")], document) == ""
+    assert "of dev in" in stages.unserved([staged("core edge", "sms", "dev")], document)
+    assert "no stage with an edge" in stages.unserved([staged("core", "*", "core")], document)
+
+
+def test_who_packages_hears_of_an_inbox_that_is_not_served(tmp_path: Path) -> None:
+    class HeardError(Exception):
+        """Enough: what is packaged is no concern of this."""
+
+    def hear(line: str) -> None:
+        raise HeardError(line)
+
+    config = tmp_path / "askonce.toml"
+    own = '\n[inboxes.sms-hk]\nconnector = "webchat"\ntoken_secret = "env:X"\norigins = ["https://shop.example"]\n'
+    text = (package.ROOT / "askonce.toml").read_text(encoding="utf-8")
+    config.write_text(text + own, encoding="utf-8")
+    with pytest.raises(HeardError, match="no edge takes the webhooks of sms-hk"):
+        package.package(package.Asked(("edge-rest",), tmp_path / "out", config), hear)
 
 
 # Event sources
