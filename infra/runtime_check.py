@@ -27,7 +27,7 @@ from infra.package import ROOT
 RUNTIME = {"awslambdaric", "simplejson", "snapshot-restore-py"}
 PATIENCE_SECONDS = 60
 #: What is imported only when it is needed, so that no start shows that it is there.
-LAZY = ("nh3", "opencc", "wechatpy.client", "jwt", "requests", "cryptography")
+LAZY = ("nh3", "opencc", "wechatpy.client", "requests", "cryptography")
 _IMPORT_ALL = """
 import importlib, pkgutil, chalicelib, connectors
 for package in (chalicelib, connectors):

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -113,9 +114,9 @@ SHARED_BY_CONNECTORS |= {"connectors.quoting", "connectors.tnef"} | {
         "qiyu_events",
     )
 }
-SDKS = {"pydantic", "wechatpy", "requests", "jwt", "nh3", "cryptography", "charset_normalizer"}
+SDKS = {"pydantic", "wechatpy", "requests", "nh3", "cryptography", "charset_normalizer"}
 SDKS |= {"tenacity", "boto3", "botocore", "urllib3"}
-HEAVY = ("boto3", "botocore", "requests", "wechatpy", "jwt", "opencc", "nh3")
+HEAVY = ("boto3", "botocore", "requests", "wechatpy", "opencc", "nh3")
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -207,3 +208,16 @@ def test_what_was_signed_is_never_compared_with_equals() -> None:
             if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Eq | ast.NotEq):
                 words = ast.unparse(node).lower()
                 assert not any(word in words for word in telling), f"{path.name}: {words}"
+
+
+def test_the_zip_holds_no_package_that_nothing_in_it_imports() -> None:
+    lines = (ROOT / "requirements.in").read_text(encoding="utf-8").splitlines()
+    asked = {line.partition("[")[0].lower() for line in lines if not line.startswith("#")}
+    files = [ROOT / "app.py", *python_files("chalicelib"), *python_files("connectors")]
+    imported = {name.partition(".")[0] for path in files for name in imports(path)}
+    modules: dict[str, set[str]] = {name: set() for name in asked}
+    for module, packages in packages_distributions().items():
+        for package in asked.intersection(name.lower() for name in packages):
+            modules[package].add(module)
+    unused = {name for name, own in modules.items() if not own & imported}
+    assert unused <= {"boto3"}  # what we import, botocore, is of its making
