@@ -196,13 +196,18 @@ def contacts() -> Response:
     def handle(request: WebhookRequest) -> WebhookResponse:
         from chalicelib import customers
         from chalicelib.contacts import Contacts
+        from chalicelib.pipeline import with_fresh_secrets
         from connectors.signing import StandardWebhook
 
         line = pipeline()
         api = line.deployment.contacts_api()
         if len(request.body) > customers.MAX_BYTES:
             raise TooLargeError(f"over {customers.MAX_BYTES} bytes")
-        StandardWebhook(api.secrets).verify(request)
+        with_fresh_secrets(
+            api,
+            lambda own: StandardWebhook(own.secrets).verify(request),
+            line.deployment.renewed_contacts_api,
+        )
         policy = line.deployment.document.policy.contacts
         known = Contacts(line.store, line.clock, policy)
         response = customers.take(customers.Customers(known, line.clock), request.body)

@@ -56,7 +56,7 @@ if TYPE_CHECKING:  # loaded on first use, below
     from chalicelib.replies import Replies
     from chalicelib.resolve import Resolver
 
-#: A connector or a helpdesk; what checking a request with it says.
+#: Whatever holds secrets; what checking a request with it says.
 P = TypeVar("P")
 R = TypeVar("R")
 _GLANCE_SECONDS = 0.05
@@ -120,7 +120,7 @@ class Pipeline(Worker):
         if len(request.body) > connector.max_body_bytes:
             raise TooLargeError(f"over {connector.max_body_bytes} bytes")
         self._admit(connector, "messages", request)
-        connector, probe = _with_fresh_secrets(
+        connector, probe = with_fresh_secrets(
             connector,
             lambda plugin: _probed(plugin, request),
             lambda: self.deployment.renewed_inbox(inbox),
@@ -367,7 +367,7 @@ class Pipeline(Worker):
             raise NotFoundError(f"helpdesk {helpdesk_name} has no such address")
         if len(request.body) > helpdesk.max_body_bytes:
             raise TooLargeError(f"over {helpdesk.max_body_bytes} bytes")
-        helpdesk, _ = _with_fresh_secrets(
+        helpdesk, _ = with_fresh_secrets(
             helpdesk,
             lambda plugin: plugin.verify(request),
             lambda: self.deployment.renewed_helpdesk(helpdesk_name),
@@ -531,7 +531,7 @@ class Pipeline(Worker):
         )
 
 
-def _with_fresh_secrets(
+def with_fresh_secrets(
     plugin: P, check: Callable[[P], R], renewed: Callable[[], P | None]
 ) -> tuple[P, R]:
     """Who finds the signature right, and what the check says. SignatureError.

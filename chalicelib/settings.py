@@ -418,6 +418,10 @@ class Deployment:
             raise NotFoundError("there is no [contacts_api]")
         return self._contacts_api.get("contacts_api", self._make_contacts_api)
 
+    def renewed_contacts_api(self) -> ContactsApi | None:
+        """The same with its secrets as they are now: as `renewed_inbox`."""
+        return self._contacts_api.renewed("contacts_api", self._make_contacts_api)
+
     def _make_contacts_api(self, name: str) -> ContactsApi:
         with _named(f"{name}:"):
             return plugin_settings(ContactsApi, self.document.contacts_api or {}, self._read)

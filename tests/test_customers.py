@@ -12,6 +12,7 @@ from chalice.local import LambdaContext
 from standardwebhooks.webhooks import Webhook
 
 import app
+from chalicelib import settings
 from chalicelib.contacts import Contacts
 from chalicelib.customers import Customers, NoAddressError, normal
 from chalicelib.settings import CONFIG_ENVIRONMENT, Document
@@ -333,6 +334,18 @@ def test_your_system_takes_an_address_away_and_gives_it_back(deployed: Deploy) -
     assert {a["address"] for a in answer["addresses"]} == {"external:7", PHONE}
     assert post(linking(EMAIL, action="unlink"))[1]["results"][0]["outcome"] == "already"
     assert post(linking(EMAIL))[1]["results"][0]["outcome"] == "linked"
+
+
+def test_a_rotated_secret_is_heard_of_at_once_and_asked_for_once_a_minute(
+    deployed: Deploy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert post(linking(EMAIL), SECRETS[1])[0] == 200
+    new = "whsec_" + base64.b64encode(b"c" * 32).decode()
+    monkeypatch.setenv("OLD_SECRET", new)
+    assert post(linking(EMAIL), new)[0] == 401  # they were read a moment ago
+    monkeypatch.setattr(settings, "SECRETS_MIN_AGE_SECONDS", 0)
+    assert post(linking(EMAIL), new)[0] == 200
+    assert post(linking(EMAIL), SECRETS[1])[0] == 401
 
 
 def test_your_system_takes_nothing_from_somebody_else(deployed: Deploy) -> None:
