@@ -40,6 +40,8 @@ STREAM_ARN = f"arn:aws:dynamodb:us-east-1:123456789012:table/{PREFIX}/stream/lat
 INBOUND_TOPIC = f"{PREFIX}-inbound"
 #: How long a claim outlives the function that made it.
 LEASE_MARGIN_SECONDS = 2.0
+#: When to come back, for who met trouble that passes.
+RETRY_AFTER_SECONDS = "5"
 
 app = Chalice(app_name="askonce")
 
@@ -350,8 +352,7 @@ def respond(inbox: str | None, handle: Callable[[WebhookRequest], WebhookRespons
         )
         log.event("refused", status=response.status, inbox=inbox, why=why, request=_request_id())
     except Exception as error:  # noqa: BLE001  # Chalice would log what it says: a customer's words, perhaps
-        response = WebhookResponse(status=500)
-        _log_failure(error, inbox=inbox, request=_request_id())
+        response = _unforeseen(error, inbox)
     return Response(
         body=response.body,
         status_code=response.status,
@@ -365,10 +366,21 @@ def _request_id() -> str | None:
     return cast(str | None, context.get("requestId"))
 
 
-def _log_failure(error: Exception, *, inbox: str | None, request: str | None) -> None:
+def _unforeseen(error: Exception, inbox: str | None) -> WebhookResponse:
+    """503 for what passes by itself, a table that does not answer; 500 for the rest."""
+    from chalicelib.aws import passes
+
+    status, headers = (503, {"Retry-After": RETRY_AFTER_SECONDS}) if passes(error) else (500, {})
+    _log_failure(error, inbox=inbox, request=_request_id(), status=status)
+    return WebhookResponse(status=status, headers=headers)
+
+
+def _log_failure(
+    error: Exception, *, inbox: str | None, request: str | None, status: int | None = None
+) -> None:
     """What we did not expect, by its kind and place."""
     why, place = type(error).__name__, log.place(error)
-    log.event("failed", inbox=inbox, request=request, why=why, place=place)
+    log.event("failed", status=status, inbox=inbox, request=request, why=why, place=place)
 
 
 def _after(error: Exception) -> dict[str, str]:

@@ -34,6 +34,26 @@ watchers: list[Callable[[str, str, Mapping[str, Any]], None]] = []
 sessions: list[Callable[[Any], None]] = []
 
 
+#: What AWS answers when it will answer otherwise in a moment.
+_PASSING = {"InternalServerError", "InternalServiceError", "ServiceUnavailable", "Throttling"}
+_PASSING |= {"ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded"}
+_PASSING |= {"ProvisionedThroughputExceededException", "TransactionInProgressException"}
+
+
+def passes(error: Exception) -> bool:
+    """Whether AWS, or the line to it, is in trouble for now: not that it refuses or lacks a thing.
+
+    Told here and not raised as a RetryableError, which to workers means that their own call to a
+    desk or a provider had no effect: after it they would send once more.
+    """
+    if isinstance(error, RetryableError):
+        return True
+    answer: Any = getattr(error, "response", None) or {}
+    # By name: a reader of environment variables does not import the SDK.
+    of_the_line = {"ConnectionError", "HTTPClientError"} & {c.__name__ for c in type(error).__mro__}
+    return bool(of_the_line) or answer.get("Error", {}).get("Code") in _PASSING
+
+
 @cache
 def client(
     service: str, *, region: str | None = None, seconds: float | None = None, tries: int = _TRIES

@@ -149,19 +149,6 @@ class _UnreachedError(ConfigurationError):
     """Whatever holds the secret does not answer now: what was read before may still be right."""
 
 
-#: What AWS answers when it will answer otherwise in a moment.
-_PASSING = {"InternalServerError", "InternalServiceError", "ServiceUnavailable", "Throttling"}
-_PASSING |= {"ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded"}
-
-
-def _passes(error: Exception) -> bool:
-    """Whether it is the service or the line; not that there is no such secret, or no right."""
-    answer: Any = getattr(error, "response", None) or {}
-    # By name: a reader of environment variables does not import the SDK.
-    of_the_line = {"ConnectionError", "HTTPClientError"} & {c.__name__ for c in type(error).__mro__}
-    return bool(of_the_line) or answer.get("Error", {}).get("Code") in _PASSING
-
-
 class SecretReader:
     """Reads references. ConfigurationError that names the reference, never the value."""
 
@@ -175,7 +162,9 @@ class SecretReader:
         except ConfigurationError:
             raise
         except Exception as error:  # noqa: BLE001  # whatever the service says, only its kind is shown
-            kind = _UnreachedError if _passes(error) else ConfigurationError
+            from chalicelib.aws import passes
+
+            kind = _UnreachedError if passes(error) else ConfigurationError
             raise kind(f"cannot be read from {reference}: {type(error).__name__}") from None
         if not value:
             raise ConfigurationError(f"is empty at {reference}")

@@ -1,5 +1,6 @@
 """A mail server and other people's mishaps, for tests of what leaves AskOnce."""
 
+import socket
 import socketserver
 import threading
 from collections.abc import Iterator, Mapping
@@ -98,3 +99,16 @@ def _text(session: socketserver.StreamRequestHandler) -> bytes:
     while (line := session.rfile.readline()) not in (b".\r\n", b""):
         lines.append(line.removeprefix(b"."))
     return b"".join(lines)
+
+
+@contextmanager
+def silent() -> Iterator[str]:
+    """The address of who takes connections and never says a word, while the block lasts."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def nobody() -> str:
+    """An address at which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        return f"http://127.0.0.1:{closed.getsockname()[1]}"

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from chalice.local import LambdaContext
 
 import app
-from chalicelib import aws, log
+from chalicelib import aws, direct, log
 from chalicelib.settings import CONFIG_ENVIRONMENT
 from infra.local import simulators
 from infra.local.simulators import Sent
 from tests import http_api
+from tests.loopback import nobody, silent
 from tests.recorded import arrived
 
 CONFIG = """
@@ -334,6 +336,49 @@ def test_even_what_nobody_foresaw_lets_the_browser_read_its_status(
     answer = call(sent)
     assert (answer["statusCode"], answer["body"], fault) == (500, "", ["PutItem"])
     assert answer["headers"]["Access-Control-Allow-Origin"] == "https://shop.example"
+
+
+def tabled(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table is there, and nobody's patience is long."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", url)
+    monkeypatch.setattr(direct, "READ_SECONDS", 0.05)
+    aws.client.cache_clear()
+    app.pipeline.cache_clear()
+
+
+@pytest.mark.parametrize("channel", GENUINE)
+def test_while_the_table_does_not_answer_who_asks_is_told_to_come_again(
+    channel: str, monkeypatch: pytest.MonkeyPatch, events: list[dict[str, Any]]
+) -> None:
+    sent = GENUINE[channel]()
+    with silent() as mute:
+        for url, why in ((mute, "ReadTimeoutError"), (nobody(), "EndpointConnectionError")):
+            tabled(url, monkeypatch)
+            answer = call(sent)
+            assert (answer["statusCode"], answer["body"]) == (503, "")
+            assert answer["headers"]["Retry-After"] == "5"
+            line = events[-1]
+            assert (line["event"], line["status"], line["why"]) == ("failed", 503, why)
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("ThrottlingException", 503),
+        ("ProvisionedThroughputExceededException", 503),
+        ("InternalServerError", 503),
+        ("AccessDeniedException", 500),  # again would be the same
+        ("ResourceNotFoundException", 500),
+    ],
+)
+def test_of_what_the_table_says_only_what_passes_is_to_be_tried_again(
+    code: str, status: int
+) -> None:
+    def refuse(**_: Any) -> None:
+        raise ClientError({"Error": {"Code": code}}, "PutItem")
+
+    aws.client("dynamodb").meta.events.register_first("before-call.dynamodb.PutItem", refuse)
+    assert call(sms())["statusCode"] == status
 
 
 @pytest.mark.parametrize("page", ["messages", "session", "uploads", "signals"])
