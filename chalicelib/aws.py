@@ -137,15 +137,15 @@ class DynamoTable:
         said = self._call("Query", request)
         return [item for found in said["Items"] if (item := _live(_decode(found)))]
 
-    def due(self, bucket: str, until: str, limit: int = 100) -> list[tuple[str, str]]:
-        return self._index("due", "due = :name AND due_at <= :until", bucket, until, limit)
+    def due(self, bucket: str, until: str, limit: int = 100) -> dict[tuple[str, str], str]:
+        found = self._index("due", "due = :name AND due_at <= :until", bucket, until, limit)
+        return {(each["pk"]["S"], each["sk"]["S"]): each["due_at"]["S"] for each in found}
 
     def thread(self, name: str, limit: int = 500) -> list[tuple[str, str]]:
-        return self._index("thread", "thread = :name AND thread_at <= :until", name, "~", limit)
+        found = self._index("thread", "thread = :name AND thread_at <= :until", name, "~", limit)
+        return [(each["pk"]["S"], each["sk"]["S"]) for each in found]
 
-    def _index(
-        self, index: str, condition: str, name: str, until: str, limit: int
-    ) -> list[tuple[str, str]]:
+    def _index(self, index: str, condition: str, name: str, until: str, limit: int) -> Any:
         request = {
             "TableName": self.name,
             "IndexName": index,
@@ -153,8 +153,7 @@ class DynamoTable:
             "ExpressionAttributeValues": {":name": {"S": name}, ":until": {"S": until}},
             "Limit": limit,
         }
-        said = self._call("Query", request)
-        return [(found["pk"]["S"], found["sk"]["S"]) for found in said["Items"]]
+        return self._call("Query", request)["Items"]
 
     def scan(self, *prefixes: str) -> Iterator[list[Item]]:
         # Up to a megabyte a page, and patience: nobody waits for an acknowledgement.

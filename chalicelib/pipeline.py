@@ -467,9 +467,9 @@ class Pipeline(Worker):
     def tick(self) -> None:
         """Drive again what should be finished by now, and tell agents of replies that are late."""
         now = self.clock()
-        if waiting := len(self.store.unfinished()):
-            self.report("backlog", messages=waiting)
-        for stored_id in self.store.stuck(now):
+        if waiting := self.store.unfinished():
+            self.report("backlog", messages=len(waiting))
+        for stored_id in [each for each, stuck_at in waiting.items() if stuck_at <= now]:
             held = self.store.item(stored_id)
             if held and not held.noun.finished and self.store.postpone(held):
                 self.report("stuck", message=stored_id, drives=held.noun.drives + 1)

@@ -557,8 +557,8 @@ class Table(Protocol):
         """Items of one pk with low <= sk <= high."""
         ...
 
-    def due(self, bucket: str, until: str, limit: int = 100) -> list[tuple[str, str]]:
-        """Keys in the index of what is due: those of one bucket, up to a time. May lag."""
+    def due(self, bucket: str, until: str, limit: int = 100) -> dict[tuple[str, str], str]:
+        """{key: when it is due}, in order, of one bucket up to a time. May lag."""
         ...
 
     def thread(self, name: str, limit: int = 500) -> list[tuple[str, str]]:

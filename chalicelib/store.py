@@ -103,6 +103,8 @@ _UPLOADS = "uploads/"
 #: Sorts behind every sequence number of a feed.
 _AGENT = "agent"
 _LATEST = 20
+#: Sorts behind every time.
+_EVER = "~"
 #: A month of a topic's tallies, and itself.
 _TALLIES = 33
 
@@ -199,14 +201,11 @@ class Store:
         found = (self._table.get(*key) for key in self._table.thread(conversation_id))
         return [held_as(Stored, item).noun.message for item in found if item]
 
-    def stuck(self, now: datetime) -> list[str]:
-        """Ids of messages and errands that should be finished by now."""
-        keys = (k for n in range(BUCKETS) for k in self._table.due(f"message#{n}", sortable(now)))
-        return [sk for _, sk in keys]
-
-    def unfinished(self) -> list[str]:
-        """Ids of the messages and errands on their way, the oldest hundreds of them."""
-        return self.stuck(datetime.max.replace(tzinfo=UTC))
+    def unfinished(self) -> dict[str, datetime]:
+        """{message or errand on its way: when it is stuck}, of those the oldest hundreds."""
+        buckets = (f"message#{n}" for n in range(BUCKETS))
+        found = (entry for name in buckets for entry in self._table.due(name, _EVER).items())
+        return {sk: datetime.fromisoformat(at) for (_, sk), at in found}
 
     def overdue(self, now: datetime) -> list[Held[Conversation]]:
         """Conversations whose first reply should have been given by now."""

@@ -193,7 +193,7 @@ class Rehearsal:
         items = [found[sk] for sk in sorted(found, reverse=newest_first)]
         return [item for item in items if item][:limit]
 
-    def due(self, bucket: str, until: str, limit: int = 100) -> list[tuple[str, str]]:
+    def due(self, bucket: str, until: str, limit: int = 100) -> dict[tuple[str, str], str]:
         return self._table.due(bucket, until, limit)
 
     def thread(self, name: str, limit: int = 500) -> list[tuple[str, str]]:

@@ -119,8 +119,9 @@ class MemoryTable:
             found.reverse()
         return [self.items[pk, sk] for sk in found[:limit]]
 
-    def due(self, bucket: str, until: str, limit: int = 100) -> list[tuple[str, str]]:
-        return self._index("due", "due_at", bucket, until, limit)
+    def due(self, bucket: str, until: str, limit: int = 100) -> dict[tuple[str, str], str]:
+        keys = self._index("due", "due_at", bucket, until, limit)
+        return {key: self.items[key].index["due_at"] for key in keys}
 
     def thread(self, name: str, limit: int = 500) -> list[tuple[str, str]]:
         return self._index("thread", "thread_at", name, "~", limit)

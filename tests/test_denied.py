@@ -86,7 +86,7 @@ def link(_: str) -> None:
     """As an agent asks for it by a note: one contact takes the other's conversations."""
     for sent in (sms(), mail()):
         call(sent)
-    for message in app.pipeline().store.stuck(app.now() + timedelta(days=1)):
+    for message in app.pipeline().store.unfinished():
         run(app.on_stored, stream_event(message))
     contacts = Contacts(app.pipeline().store, app.now)
     with acting("forward"):

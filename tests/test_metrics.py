@@ -8,6 +8,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from chalicelib import log
+from chalicelib.items import BUCKETS
 from chalicelib.metrics import METRICS, Metric, embedded
 from chalicelib.schema import Outcome
 from tests.fakes import world
@@ -225,6 +226,14 @@ def test_a_step_names_every_dimension_of_its_metric(name: str) -> None:
     metric = next(m for m in METRICS if m.name == name)
     told = next((e, f) for e, f in w.events if name in carried(e, f))
     assert sets_named(*told, name) == list(metric.dimensions)
+
+
+def test_a_minute_looks_once_at_what_is_on_its_way() -> None:
+    w = world()
+    before = w.table.calls
+    w.pipeline.tick()
+    kinds = ("message", "parts", "reply")
+    assert w.table.calls - before == len(kinds) * BUCKETS
 
 
 def test_what_is_on_its_way_is_counted_each_minute_and_nothing_when_there_is_none() -> None:

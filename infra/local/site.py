@@ -8,7 +8,6 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -182,8 +181,7 @@ class Site:
 
     def _waiting(self) -> Response:
         """How many messages are on their way."""
-        store, somewhen = self._pipeline().store, datetime.now(UTC) + timedelta(days=1)
-        return jsonify(messages=len(store.stuck(somewhen)))
+        return jsonify(messages=len(self._pipeline().store.unfinished()))
 
     def _identity(self, person: str) -> Response:
         """What the shop's server signs for a customer who is logged in; nothing for others."""
