@@ -19,9 +19,8 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import requests
@@ -63,26 +62,82 @@ STORE_TESTS = tuple(
     f"tests/test_{name}.py" for name in ("table", "store", "tokens", "erasing", "crowd")
 )
 UNKNOWN_TO_ENGINE = ("AWS::SES::ReceiptRuleSet", "AWS::SES::ReceiptRule")
+#: What the engine, and each function in it, wrote during the last rehearsal.
+ENGINE_LOG = ROOT / "build" / "rehearsal.log"
+#: What the log tells of a question that was asked again.
+LIFE = ("accepted", "resolved", "queued", "forwarded")
 _START_SECONDS = 60.0
+_LONGEST_SEEN = 300
+T = TypeVar("T")
+
+Say = Callable[[str], Any]
 
 
 def main() -> int:
     """Rehearse; the exit code is 0 if everything went as it should."""
     started = time.monotonic()
 
-    def tell(what: str) -> None:
+    def say(what: str) -> None:
         click.echo(f"{time.monotonic() - started:6.1f} s  {what}")
 
     if not (TOOLS / "ministack").exists():
         raise ConfigurationError("build/rehearsal is missing: make rehearse installs it")
-    with tempfile.TemporaryDirectory(prefix="askonce-rehearsal-") as temporary, engine() as url:
-        tell(f"ministack listens on {url}")
-        os.environ.update(_environment(url))
-        good = Rehearsal(Path(temporary), url, tell).play()
-        tell("the store's tests on this engine")
-        good = _store_tests(url) and good
-    tell("rehearsed" if good else "it did not go as it should")
-    return 0 if good else 1
+    return rehearse(say)
+
+
+def rehearse(say: Say) -> int:
+    """The exit code; the last line that is said is how it ended, and if badly, where and how."""
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="askonce-rehearsal-") as temporary,
+            contextlib.ExitStack() as held,
+        ):
+            with step("ministack listens", say):
+                url = held.enter_context(engine())
+            os.environ.update(_environment(url))
+            Rehearsal(Path(temporary), url, say).play()
+            with step("the store's tests pass on this engine", say):
+                _demand_store_tests(url)
+    except StepError as error:
+        say(f"failed at: {error}; the engine's log: {ENGINE_LOG.relative_to(ROOT)}")
+        return 1
+    say("rehearsed")
+    return 0
+
+
+# Steps
+
+
+class StepError(Exception):
+    """A step that failed: which one, what was expected, and what was seen."""
+
+
+@contextlib.contextmanager
+def step(what: str, say: Say) -> Iterator[None]:
+    """Say what is so after it. StepError if it is not."""
+    try:
+        yield
+    except (ConfigurationError, story.StoryError, requests.RequestException, _UnlikeError) as error:
+        raise StepError(f"{what}: {error}") from error
+    say(what)
+
+
+class _UnlikeError(Exception):
+    """What was seen is not what was expected."""
+
+    def __init__(self, expected: str, seen: object) -> None:
+        super().__init__(f"expected {expected}; seen: {str(seen)[:_LONGEST_SEEN]}")
+
+
+def see(
+    expected: str, look: Callable[[], T], good: Callable[[T], object], seconds: float | None = None
+) -> None:
+    """Look until what is seen is good. _UnlikeError once patience ends."""
+    until = time.monotonic() + (story.PATIENCE_SECONDS if seconds is None else seconds)
+    while not good(seen := look()):
+        if time.monotonic() > until:
+            raise _UnlikeError(expected, seen)
+        time.sleep(0.1)
 
 
 # AWS, on loopback
@@ -96,7 +151,8 @@ def engine() -> Iterator[str]:
         port = probe.getsockname()[1]
     own = {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port)}
     own |= {"SFTP_ENABLED": "0", "IOT_MTLS_ENABLED": "0", "PATH": f"{TOOLS}:{os.environ['PATH']}"}
-    with tempfile.TemporaryFile() as output:
+    ENGINE_LOG.parent.mkdir(exist_ok=True)
+    with ENGINE_LOG.open("wb") as output:
         running = subprocess.Popen(
             [TOOLS / "ministack"],
             env={**os.environ, **own},
@@ -186,22 +242,23 @@ def deploy(stage: str, out: Path) -> dict[str, str]:
 class Rehearsal:
     """One deployment, the providers and the desk around it."""
 
-    def __init__(self, folder: Path, url: str, tell: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, url: str, say: Say) -> None:
         self._folder = folder
         self._out = folder / "out"
         self._url = url
-        self._tell = tell
+        self._say = say
         #: Inbox -> its API.
         self._apis: dict[str, Api] = {}
         self._domain = f"http://127.0.0.1:{domain_of(self._apis)}"
         self._document = settings.read(ROOT / "askonce.toml")
 
-    def play(self) -> bool:
-        """True if the story ends as it should, twice: once with an edge made anew in between."""
+    def play(self) -> None:
+        """StepError unless the story ends well, also with an edge made anew behind it."""
         site, desk = self._outside()
-        self._package(localised(self._document, self._domain, outside_addresses(site.origin)))
-        deploy("core", self._out)
-        self._tell("core is deployed")
+        with step("it is packaged", self._say):
+            self._package(localised(self._document, self._domain, outside_addresses(site.origin)))
+        with step("core is deployed", self._say):
+            deploy("core", self._out)
         for stage in EDGES:
             self._deploy_edge(stage)
         import app
@@ -210,10 +267,18 @@ class Rehearsal:
         desk.start()
         address = Address(page=site.origin, api=self._domain, environment={})
         client = Client(address)
-        good = story.play(address, self._folder) and self._every_inbox_is_heard(client)
-        aws("cloudformation", "delete-stack", "--stack-name", f"{PREFIX}-edge-wechat")
+        with step("the story ends as it should", self._say):
+            story.tell(address, self._folder)
+        for name in self._document.inboxes:
+            with step(f"{name} is heard", self._say):
+                _demand_heard(client, name)
+        with step("edge-wechat is deleted", self._say):
+            aws("cloudformation", "delete-stack", "--stack-name", f"{PREFIX}-edge-wechat")
         self._deploy_edge("edge-wechat")
-        return good and self._asks_again(client) and self._is_logged()
+        with step("with that edge made anew, nothing is forgotten", self._say):
+            _demand_remembered(client)
+        with step("the log of a question leads from its webhook to its ticket", self._say):
+            self._demand_logged()
 
     def _outside(self) -> tuple[Site, Desk]:
         """The providers, which listen, and the desk, which will."""
@@ -242,7 +307,7 @@ class Rehearsal:
             _put_parameter(name, os.environ[name])
         described = _with_an_http_api(self._folder / "stages.json")
         asked = package.Asked(["core", *EDGES], self._out, deployed, described=described)
-        found = package.package(asked, self._tell)
+        found = package.package(asked, self._say)
         found += _linted(self._out)
         if found:
             raise ConfigurationError("\n".join(found))
@@ -251,68 +316,57 @@ class Rehearsal:
         aws("s3", "mb", "s3://code")
 
     def _deploy_edge(self, stage: str) -> None:
-        made = deploy(stage, self._out)
         http = stage == BY_HTTP_API
-        api = HttpApi(made["HttpApiId"]) if http else RestApi(self._url, made["RestAPIId"])
-        self._apis[EDGES[stage]] = api
-        self._tell(f"{stage} is deployed, by {'an HTTP' if http else 'a REST'} API")
+        with step(f"{stage} is deployed, by {'an HTTP' if http else 'a REST'} API", self._say):
+            made = deploy(stage, self._out)
+            api = HttpApi(made["HttpApiId"]) if http else RestApi(self._url, made["RestAPIId"])
+            self._apis[EDGES[stage]] = api
 
-    def _every_inbox_is_heard(self, client: Client) -> bool:
-        """A question through each inbox of askonce.toml becomes a ticket, or joins one."""
-        for name in self._document.inboxes:
-            question = f"Do you sell the green cups with number {len(name)} on them, too? ({name})"
-            client.say("mei", name, question)
-            if not _soon(partial(_is_said, client, question)):
-                self._tell(f"{name} is not heard")
-                return False
-            self._tell(f"{name} is heard")
-        return True
-
-    def _asks_again(self, client: Client) -> bool:
-        """What was known before an edge was made anew is known after: it is a repeat."""
-        before = _repeats(client)
-        client.say("li", "wechat", story.QUESTION)
-        if good := _soon(lambda: _repeats(client) > before):
-            self._tell("edge-wechat was deleted and made anew: nothing is forgotten")
-        return good
-
-    def _is_logged(self) -> bool:
-        """The log of a question asked again leads from its webhook to its ticket."""
+    def _demand_logged(self) -> None:
         here = ("--folder", str(self._folder))  # else a running `askonce dev` would answer
         repeat = askonce("repeats", "list", "--outcome", "repeat", *here).split()[2]
-        good = _soon(lambda: _tells_all(askonce("logs", repeat, *here)))
-        self._tell(f"the log of {repeat} {'leads to its ticket' if good else 'ends somewhere'}")
-        return good
+        see(
+            f"the log of {repeat} with {', '.join(LIFE)}",
+            lambda: [event for event in LIFE if f" {event} " in askonce("logs", repeat, *here)],
+            lambda found: found == list(LIFE),
+        )
 
 
 def askonce(*arguments: str) -> str:
     """What our command line says of the deployment that the environment names."""
     command = [sys.executable, "-m", "infra.cli", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode or not done.stdout:
+        raise _UnlikeError(f"words of askonce {' '.join(arguments[:2])}", done.stderr or "none")
+    return done.stdout
 
 
-def _tells_all(log: str) -> bool:
-    return all(f" {event} " in log for event in ("accepted", "resolved", "queued", "forwarded"))
+def _demand_heard(client: Client, name: str) -> None:
+    """A question through an inbox of askonce.toml becomes a ticket, or joins one."""
+    question = f"Do you sell the green cups with number {len(name)} on them, too? ({name})"
+    told = client.say("mei", name, question)
+    see(
+        f"{question!r} on a ticket, as its webhook heard {told}",
+        lambda: [entry["text"] for entry in _entries(client)],
+        lambda texts: any(question in text for text in texts),
+    )
 
 
-def _soon(true: Callable[[], bool]) -> bool:
-    """Whether it comes true before patience ends."""
-    until = time.monotonic() + story.PATIENCE_SECONDS
-    while time.monotonic() < until:
-        if true():
-            return True
-        time.sleep(0.1)
-    return False
+def _demand_remembered(client: Client) -> None:
+    """What was known before an edge was made anew is known after: it is a repeat."""
+    before = _repeats(client)
+    told = client.say("li", "wechat", story.QUESTION)
+    see(
+        f"more repeats than {before}, as the webhook heard {told}",
+        lambda: _repeats(client),
+        lambda repeats: repeats > before,
+    )
 
 
 def _entries(client: Client) -> Iterator[dict[str, Any]]:
     """What customers said, on any ticket."""
     for ticket in client.state()["tickets"]:
         yield from (entry for entry in ticket["entries"] if "verdict" in entry)
-
-
-def _is_said(client: Client, text: str) -> bool:
-    return any(text in entry["text"] for entry in _entries(client))
 
 
 def _repeats(client: Client) -> int:
@@ -446,14 +500,15 @@ def domain_of(apis: Mapping[str, Api]) -> int:
     return int(server.port)
 
 
-def _store_tests(url: str) -> bool:
+def _demand_store_tests(url: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-n", "0", *STORE_TESTS],
         cwd=ROOT,
         env={**os.environ, "ASKONCE_TESTS_ENGINE": url},
         check=False,
     )
-    return done.returncode == 0
+    if done.returncode:
+        raise _UnlikeError("that all pass", f"exit code {done.returncode} and what stands above")
 
 
 if __name__ == "__main__":

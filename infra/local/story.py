@@ -48,14 +48,26 @@ class Story:
         """What `find` finds in the world's state. StoryError if it never does."""
         until = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < until:
-            if found := find(self._client.state()):
+            state = self._client.state()
+            if found := find(state):
                 return found
             time.sleep(0.05)
-        raise StoryError(f"never happened: {what}")
+        there = f"{len(state['tickets'])} tickets, {len(state['lines'])} lines on phones"
+        raise StoryError(f"never happened: {what}; seen: {there}")
 
 
 def play(address: Address, folder: Path) -> bool:
     """Play it; True if it ended with one ticket, two channels and the answer by email."""
+    try:
+        tell(address, folder)
+    except StoryError as error:
+        click.echo(click.style(str(error), fg="red"), err=True)
+        return False
+    return True
+
+
+def tell(address: Address, folder: Path) -> None:
+    """The same. StoryError if it ended otherwise."""
     client = Client(address)
     story = Story(client)
 
@@ -65,13 +77,8 @@ def play(address: Address, folder: Path) -> bool:
         else:
             client.agent(ticket["id"], "reply", ANSWER)
 
-    try:
-        _play(story, client, answer)
-    except StoryError as error:
-        click.echo(click.style(str(error), fg="red"), err=True)
-        return False
+    _play(story, client, answer)
     click.echo(click.style("\nOne question, one ticket, two channels, one answer.", fg="green"))
-    return True
 
 
 def _play(story: Story, client: Client, answer: Callable[[dict[str, Any]], None]) -> None:
