@@ -329,6 +329,7 @@ def work_through(event: Any, name: str, step: Callable[[str, float], None]) -> d
         lambda message_id: step(message_id, remaining_seconds() + LEASE_MARGIN_SECONDS),
         queue(name).delay,
         remaining_seconds,
+        at_once=pipeline().deployment.document.conversations_at_once,
     )
 
 

@@ -6,16 +6,17 @@ one to read, and at most one second between them. The first try may be a direct 
 """
 
 import secrets
+import threading
 import time
 import zlib
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 from chalicelib import direct
 from chalicelib.direct import CONDITIONS, CONNECT_SECONDS, Direct
 from chalicelib.errors import ConflictError, NotFoundError, RetryableError
+from chalicelib.once import once
 from chalicelib.ports import Item, Upload, UploadForm, Write
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def passes(error: Exception) -> bool:
     return bool(of_the_line) or answer.get("Error", {}).get("Code") in _PASSING
 
 
-@cache
+@once
 def client(
     service: str, *, region: str | None = None, seconds: float | None = None, tries: int = _TRIES
 ) -> Any:
@@ -366,6 +367,7 @@ class SqsQueue:
     def __init__(self, name: str) -> None:
         self.name = name
         self._url = ""
+        self._asking = threading.Lock()
 
     @property
     def _client(self) -> "SQSClient":
@@ -373,7 +375,8 @@ class SqsQueue:
 
     @property
     def url(self) -> str:
-        self._url = self._url or self._client.get_queue_url(QueueName=self.name)["QueueUrl"]
+        with self._asking:  # once, though several threads may want it first
+            self._url = self._url or self._client.get_queue_url(QueueName=self.name)["QueueUrl"]
         return self._url
 
     def send(self, body: str, *, group: str, deduplication_id: str) -> None:

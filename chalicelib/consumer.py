@@ -1,4 +1,7 @@
-"""A batch from a FIFO queue: what fails goes back, later, and holds up only its own conversation.
+"""A batch from a FIFO queue: its conversations are worked on together, each in its own order.
+
+Most of a worker's time is waiting for a helpdesk or a provider, which Lambda bills: conversations
+wait at once, in a thread each. What fails goes back, later, and holds up only its own conversation.
 
 Lambda deletes what a handler does not name in `batchItemFailures`; and only when the event source
 says ReportBatchItemFailures (infra/overrides.yaml does).
@@ -6,7 +9,8 @@ https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import copy_context
 from typing import Any
 
 from chalicelib import log
@@ -16,32 +20,62 @@ MAX_DELAY_SECONDS = 900.0
 #: Lambda's own reserve: what is not begun by then goes back untouched.
 RESERVE_SECONDS = 2.0
 
+Record = Mapping[str, Any]
+
 
 def consume(
-    records: Sequence[Mapping[str, Any]],
+    records: Sequence[Record],
     work: Callable[[str], None],
     delay: Callable[[str, float], None],
     remaining_seconds: Callable[[], float],
+    *,
+    at_once: int,
 ) -> dict[str, list[dict[str, str]]]:
-    """Run `work` on each message id, in order. Returns what Lambda wants to hear.
+    """Run `work` on each message id, at most `at_once` groups at a time, each of them in order.
 
-    `delay` hides a failed message by its receipt handle; later ones of its group stay behind it.
+    Returns what Lambda wants to hear: what failed or was not begun, in the batch's order. `delay`
+    hides a failed message by its receipt handle; later ones of its group stay behind it.
     """
-    failed: list[dict[str, str]] = []
-    waiting_groups: set[str] = set()
+
+    def left_of(group: Sequence[Record]) -> Sequence[Record]:
+        """What goes back of a group: from the first message that fails, or has no time left, on."""
+        for n, record in enumerate(group):
+            if remaining_seconds() < RESERVE_SECONDS or not _succeeds(record, work, delay):
+                return group[n:]
+        return ()
+
+    left = {r["messageId"] for found in _each(left_of, _groups(records), at_once) for r in found}
+    failed = [r["messageId"] for r in records if r["messageId"] in left]
+    return {"batchItemFailures": [{"itemIdentifier": one} for one in failed]}
+
+
+def _groups(records: Iterable[Record]) -> list[list[Record]]:
+    groups: dict[str, list[Record]] = {}
     for record in records:
-        group = record["attributes"].get("MessageGroupId", record["messageId"])
-        if group in waiting_groups or remaining_seconds() < RESERVE_SECONDS:
-            waiting_groups.add(group)
-        elif _succeeds(record, work, delay):
-            continue
-        waiting_groups.add(group)
-        failed.append({"itemIdentifier": record["messageId"]})
-    return {"batchItemFailures": failed}
+        name = record["attributes"].get("MessageGroupId", record["messageId"])
+        groups.setdefault(name, []).append(record)
+    return list(groups.values())
+
+
+def _each(
+    act: Callable[[Sequence[Record]], Sequence[Record]],
+    groups: Sequence[Sequence[Record]],
+    at_once: int,
+) -> list[Sequence[Record]]:
+    """What `act` gives for each group. A single one takes no thread, and imports none."""
+    if min(len(groups), at_once) <= 1:
+        return [act(group) for group in groups]
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(min(len(groups), at_once)) as pool:
+        # In its caller's context, which threads do not have by themselves: by that, the local
+        # world knows with whose rights a call is made.
+        running = [pool.submit(copy_context().run, act, group) for group in groups]
+        return [one.result() for one in running]
 
 
 def _succeeds(
-    record: Mapping[str, Any],
+    record: Record,
     work: Callable[[str], None],
     delay: Callable[[str, float], None],
 ) -> bool:

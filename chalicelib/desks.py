@@ -144,15 +144,15 @@ class Watched:
 
     def _went(self, held: Held[DeskState], calls_before: int, error: Exception | None) -> None:
         """Note how it went, where that changes anything for the next call."""
-        calls = self._desk.calls - calls_before
+        calls, met = self._desk.calls - calls_before, False
         for _ in range(_TRIES):
-            state = after(held.noun, self._desk, calls, error, self._clock())
+            state = after(held.noun, self._desk, calls, error, self._clock(), met=met)
             if state == held.noun:
                 return
             try:
                 self._store.commit(Held(state, held.version))
             except ConflictError:  # another worker's call ended, too
-                held = self._store.desk_state(self._desk.configured_name)
+                held, met = self._store.desk_state(self._desk.configured_name), True
                 continue
             self._tell(held.noun, state)
             return
@@ -176,9 +176,19 @@ def calls_left(state: DeskState, per_minute: int, now: datetime) -> float:
 
 
 def after(
-    state: DeskState, desk: Helpdesk, calls: int, error: Exception | None, now: datetime
+    state: DeskState,
+    desk: Helpdesk,
+    calls: int,
+    error: Exception | None,
+    now: datetime,
+    *,
+    met: bool = False,
 ) -> DeskState:
-    """How the desk is doing after some calls."""
+    """How the desk is doing after some calls.
+
+    `met`: others' calls ended meanwhile. Those that were on their way together and fail together
+    are one trouble: once the desk is let be for it, they make the rest no longer.
+    """
     changes = _counted(state, desk, calls, now)
     if isinstance(error, RetryableError) and error.of_one:
         error = None  # the desk works: one ticket, or one customer, has to wait
@@ -186,7 +196,8 @@ def after(
         wait = min(timedelta(seconds=error.retry_after_seconds), _LONGEST_REST)
         changes |= {"rests_until": now + wait, "why": str(error)}
     elif error is not None:
-        changes |= _troubled(state, error, now)
+        known = met and state.rests_until is not None and state.rests_until > now
+        changes |= {} if known else _troubled(state, error, now)
     elif desk.pace and desk.pace.remaining < 1:
         wait = timedelta(seconds=desk.pace.resets_in_seconds)
         why = "it has had all the calls that it takes for now"

@@ -15,6 +15,7 @@ import json
 import os
 import random
 import re
+import threading
 import time
 import zlib
 from binascii import b2a_base64
@@ -22,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -99,6 +100,8 @@ class Direct:
         self.pause: Callable[[float], None] = time.sleep
         self._signer = signer
         self._open: deque[HTTPConnection] = deque()
+        self._context: Any = None
+        self._making = threading.Lock()
         self._headers = {
             "content-type": "application/x-amz-json-1.0",
             "host": urlsplit(url).netloc,
@@ -153,11 +156,14 @@ class Direct:
         else:
             yield HTTPConnection(host)
 
-    @cached_property
+    @property
     def _tls(self) -> Any:
+        """Made once: it takes longer than a call, and several threads may want it first."""
         import ssl
 
-        return ssl.create_default_context()
+        with self._making:
+            self._context = self._context or ssl.create_default_context()
+        return self._context
 
 
 def _exchange(

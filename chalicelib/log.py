@@ -9,6 +9,7 @@ import json
 import math
 import os
 import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -19,6 +20,8 @@ Listener = Callable[[dict[str, Field]], None]
 
 listeners: list[Listener] = []
 quiet = False
+#: Of the output, which is not made for threads: lines of a batch's conversations stay whole.
+_writing = threading.Lock()
 #: How many places of a traceback are told.
 _PLACES = 3
 
@@ -29,8 +32,10 @@ def event(name: str, **fields: Field) -> None:
     line: dict[str, Field] = {"at": now.isoformat(timespec="milliseconds"), "event": name}
     line |= {k: _plain(v) for k, v in fields.items() if v is not None}
     if not quiet:
-        sys.stdout.write(json.dumps(line | _metrics(line, now)) + "\n")
-        sys.stdout.flush()
+        written = json.dumps(line | _metrics(line, now)) + "\n"
+        with _writing:
+            sys.stdout.write(written)
+            sys.stdout.flush()
     for listener in listeners:
         listener(line)
 

@@ -1,9 +1,11 @@
 """What the core asks of the outside: connectors, helpdesks, and the three AWS services it uses.
 
 A connector or helpdesk is one file of translation. It raises the errors that its method names,
-knows neither store nor web framework, and reads no clock: times come with the request.
+knows neither store nor web framework, and reads no clock: times come with the request. Several
+threads may call one at once.
 """
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -357,6 +359,13 @@ class Pace:
     resets_in_seconds: float
 
 
+class _Talk(threading.local):
+    """How a desk is talked with, in one thread."""
+
+    pace: Pace | None = None
+    calls = 0
+
+
 #: What a desk tells us.
 FromDesk = Reply | TicketChange | Signal | Correction
 
@@ -382,9 +391,26 @@ class Helpdesk(ABC):
         self.settings = settings
         #: The configured name: the URL segment of `/replies/{name}`.
         self.configured_name = name
-        #: What the desk said last of its rate limit, and how many calls were made in all.
-        self.pace: Pace | None = None
-        self.calls = 0
+        #: Of each thread its own: a worker counts the calls that it made itself.
+        self._talk = _Talk()
+
+    @property
+    def pace(self) -> Pace | None:
+        """What the desk said last of its rate limit."""
+        return self._talk.pace
+
+    @pace.setter
+    def pace(self, pace: Pace | None) -> None:
+        self._talk.pace = pace
+
+    @property
+    def calls(self) -> int:
+        """How many calls were made in all."""
+        return self._talk.calls
+
+    @calls.setter
+    def calls(self, calls: int) -> None:
+        self._talk.calls = calls
 
     @abstractmethod
     def open_ticket(

@@ -93,6 +93,9 @@ class Document(BaseModel):
     faq: FaqFile | None = None
     scorer: ScorerSettings = ScorerSettings()
     second_opinion: SecondOpinionSettings | None = None
+    #: Of a batch of ten from a queue, so many are worked on together. Five wait as long as two, and
+    #: ask half as much at once of a helpdesk or a mail server as ten (docs/operating.md).
+    conversations_at_once: Annotated[int, Field(ge=1, le=10)] = 5
     policy: Policy = Policy()
     wording: Wording = Wording()
 

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from chalicelib.errors import DeliveryError, RejectedError, RetryableError
+from chalicelib.once import once
 
 _TIMEOUT_SECONDS = 10
 
@@ -74,15 +75,11 @@ def send_by_ses(
     endpoint: str | None = None,
 ) -> str:
     """Send; returns the Message-ID, which SES makes itself. RetryableError, RejectedError."""
-    import boto3
-    from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
-    patience = Config(connect_timeout=3, read_timeout=_TIMEOUT_SECONDS, retries={"max_attempts": 0})
     more = {"ConfigurationSetName": configuration_set} if configuration_set else {}
     try:
-        ses = boto3.client("sesv2", region_name=region, endpoint_url=endpoint, config=patience)
-        answer = ses.send_email(
+        answer = _ses(region, endpoint).send_email(
             Destination={"ToAddresses": [recipient]}, Content={"Raw": {"Data": mail}}, **more
         )
     except ClientError as error:
@@ -91,6 +88,15 @@ def send_by_ses(
         name = type(error).__name__
         raise RetryableError(f"SES: {name}", uncertain=name in _SES_LOST) from None
     return ses_message_id(str(answer["MessageId"]), region)
+
+
+@once
+def _ses(region: str, endpoint: str | None) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    patience = Config(connect_timeout=3, read_timeout=_TIMEOUT_SECONDS, retries={"max_attempts": 0})
+    return boto3.client("sesv2", region_name=region, endpoint_url=endpoint, config=patience)
 
 
 def ses_endpoint(region: str) -> str:

@@ -16,12 +16,12 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from chalicelib.errors import PayloadError, RejectedError, RetryableError, SignatureError
+from chalicelib.once import once
 from chalicelib.ports import WebhookRequest, WebhookResponse
 from connectors import http
 from connectors.signing import equal
@@ -184,7 +184,7 @@ class Subscription:
         return True
 
 
-@lru_cache
+@once
 def _client(region: str) -> Any:
     import boto3
     from botocore.config import Config

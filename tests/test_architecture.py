@@ -36,10 +36,12 @@ MAY_IMPORT: dict[str, set[str]] = {
         "mypy_boto3_s3",
         "mypy_boto3_sqs",
         "direct",
+        "once",
         "ports",
         "errors",
     },
     "direct": set(),
+    "once": set(),
     "ledgers": {"schema", "ports", "pydantic"},
     "items": {"ledgers", "ports", "schema", "pydantic"},
     "store": {"errors", "items", "ledgers", "ports", "schema"},
@@ -78,7 +80,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"limits", "notes", "parts", "ports", "replies", "resolve", "schema", "worker"},
     "consumer": {"errors", "log"},
 }
-CORE_FOR_CONNECTORS = {"chalicelib.schema", "chalicelib.errors", "chalicelib.ports"}
+CORE_FOR_CONNECTORS = {f"chalicelib.{name}" for name in ("schema", "errors", "once", "ports")}
 SHARED_BY_CONNECTORS = {"connectors"} | {
     f"connectors.{name}" for name in ("http", "mime", "signing", "webchat_tokens", "wechat_wire")
 }

@@ -2,6 +2,8 @@
 
 import io
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import replace
 
@@ -43,6 +45,29 @@ def test_a_line_cannot_be_broken_or_coloured(capsys: pytest.CaptureFixture[str])
     out = capsys.readouterr().out
     assert out.count("\n") == 1
     assert "\x1b" not in out
+
+
+class Stuttering(io.StringIO):
+    """Writes letter by letter, and lets others come between."""
+
+    def write(self, text: str) -> int:
+        for letter in text:
+            super().write(letter)
+            time.sleep(0)
+        return len(text)
+
+
+def test_lines_of_several_threads_stay_whole() -> None:
+    def tell(thread: int) -> None:
+        for n in range(20):
+            log.event("tested", thread=thread, n=n)
+
+    with redirect_stdout(Stuttering()) as out, ThreadPoolExecutor(5) as pool:
+        list(pool.map(tell, range(5)))
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert sorted((line["thread"], line["n"]) for line in lines) == [
+        (thread, n) for thread in range(5) for n in range(20)
+    ]
 
 
 def story(of: World) -> None:
@@ -96,6 +121,7 @@ def eventful(of: World) -> None:
             of.pipeline.forward,
             lambda _receipt, _seconds: None,
             lambda: 60.0,
+            at_once=5,
         )
         of.clock.forward(minutes=3)
         of.pipeline.tick()
@@ -148,7 +174,13 @@ def test_an_error_that_quotes_the_customer_is_told_by_its_place_alone(
         raise ValueError("canary-text is no number")
 
     record = {"body": '{"message_id": "m1"}', "receiptHandle": "r", "messageId": "s"}
-    consume([record | {"attributes": {}}], work, lambda _receipt, _seconds: None, lambda: 60.0)
+    consume(
+        [record | {"attributes": {}}],
+        work,
+        lambda _receipt, _seconds: None,
+        lambda: 60.0,
+        at_once=1,
+    )
     out = capsys.readouterr().out
     assert "canary-text" not in out
     assert json.loads(out)["why"] == "ValueError"

@@ -16,12 +16,12 @@ from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
-from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chalicelib.errors import DeliveryError, PayloadError, RejectedError, RetryableError
+from chalicelib.once import once
 from chalicelib.ports import (
     Capabilities,
     Fetched,
@@ -333,7 +333,7 @@ _BECAME: Mapping[str, Callable[[Mapping[str, Any]], Became]] = {
 # S3
 
 
-@lru_cache
+@once
 def _client(region: str) -> Any:
     import boto3
     from botocore.config import Config

@@ -11,12 +11,12 @@ check of connectors/sns.py). A message states no time: SNS does.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 from pydantic import Field
 
 from chalicelib.errors import DeliveryError, PayloadError, RejectedError, RetryableError
+from chalicelib.once import once
 from chalicelib.ports import (
     Connector,
     InboxContext,
@@ -139,7 +139,7 @@ class AwsSms(Connector):
         return str(answer.get("MessageId") or message.id)
 
 
-@lru_cache
+@once
 def _client(region: str, endpoint: str | None) -> Any:
     """A client that tries once: a text must not go out twice."""
     import boto3
