@@ -324,8 +324,13 @@ def work_through(event: Any, name: str, step: Callable[[str, float], None]) -> d
     def remaining_seconds() -> float:
         return float(event.context.get_remaining_time_in_millis()) / 1000
 
+    records = event.to_dict()["Records"]
+    if len(records) > 1:  # they may take threads
+        from connectors import http
+
+        http.load()
     return consume(
-        event.to_dict()["Records"],
+        records,
         lambda message_id: step(message_id, remaining_seconds() + LEASE_MARGIN_SECONDS),
         queue(name).delay,
         remaining_seconds,

@@ -25,6 +25,16 @@ _AGAIN = {408, 425, 429, 500, 502, 503, 504}
 _UNKNOWN = {502, 504}
 
 
+def load() -> None:
+    """Import what calls take: done by one thread before several call.
+
+    Those that import parts of one package for the first time may wait for each other, and one of
+    them then fails (_DeadlockError): as here, where the SDK and requests both begin with urllib3.
+    """
+    import requests  # noqa: F401
+    import tenacity  # noqa: F401
+
+
 @dataclass(frozen=True)
 class Answer:
     """An answer, of `call` a 2xx one."""

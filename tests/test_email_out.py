@@ -283,6 +283,13 @@ def by_ses(**more: Any) -> MailConnector:
     return inbox("email_mime", **{"out": "ses", "region": REGION, "smtp_url": None} | more)
 
 
+@pytest.fixture(autouse=True)
+def fresh_client() -> Iterator[None]:
+    mail_out._ses.cache_clear()
+    yield
+    mail_out._ses.cache_clear()
+
+
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):

@@ -2,6 +2,7 @@
 
 import email
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from email import policy
 from pathlib import Path
@@ -257,6 +258,13 @@ def test_an_answer_leaves_by_ses_threaded_under_the_question(mail_bucket: Any) -
     assert {*told.destinations} == {LI}
     assert letter["In-Reply-To"] == asked.external_id
     assert letter["Reply-To"] == f"help+{TOKEN}@shop.example"
+
+
+@pytest.fixture(autouse=True)
+def fresh_client() -> Iterator[None]:
+    mail_out._ses.cache_clear()
+    yield
+    mail_out._ses.cache_clear()
 
 
 class Asked:
