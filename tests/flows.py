@@ -175,7 +175,7 @@ class Machine:
         """A request, and all that follows, until nothing does."""
         run = Run()
         self._meter.bill()  # what was called for another reason is no part of this
-        asked = _event(sent)
+        asked = gateway_event(sent)
         lines = len(self._lines)
         run.status = self._invoke(run, "api_handler", app.app, asked)["statusCode"]
         while self._stream(run) + sum(self._queue(run, name) for name in self._queues):
@@ -262,7 +262,8 @@ _SCHEDULED = {
 }  # fmt: skip
 
 
-def _event(sent: Sent) -> dict[str, Any]:
+def gateway_event(sent: Sent) -> dict[str, Any]:
+    """What API Gateway makes of a request."""
     asked = event(sent)
     # A time in whole seconds would be written with fewer digits, and weigh less.
     asked["requestContext"]["requestTimeEpoch"] |= 1
@@ -295,6 +296,18 @@ def invocation_bytes() -> int:
 @contextmanager
 def machine(bucket: str) -> Iterator[Machine]:
     """A machine over the engine at AWS_ENDPOINT_URL, with askonce.toml for configuration."""
+    with ExitStack() as stack:
+        outside, desk, mails = stack.enter_context(deployed(bucket))
+        meter = Meter().start()
+        stack.callback(meter.stop)
+        made = Machine(meter, outside, desk, mails)
+        stack.callback(made.close)
+        yield made
+
+
+@contextmanager
+def deployed(bucket: str) -> Iterator[tuple[_Outside, DeskServer, Records]]:
+    """The app as in a new container, and what stands outside of it."""
     mails = Records(":memory:")
     mail = MailServer(mails)
     outside = _Outside()
@@ -316,11 +329,7 @@ def machine(bucket: str) -> Iterator[Machine]:
         config["policy"]["trending"]["surge_customers"] = 1_000_000
         (folder / "askonce.toml").write_text(tomli_w.dumps(config), encoding="utf-8")
         stack.enter_context(_fresh())
-        meter = Meter().start()
-        stack.callback(meter.stop)
-        made = Machine(meter, outside, desk, mails)
-        stack.callback(made.close)
-        yield made
+        yield outside, desk, mails
 
 
 @contextmanager
