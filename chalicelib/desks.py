@@ -5,6 +5,7 @@ counted by us and corrected by its own headers; how often it failed in a row; un
 calls it. After that one worker tries, and the others wait for how that ends.
 """
 
+import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -31,6 +32,8 @@ REFUSED_REST = timedelta(minutes=10)
 #: How long one try of a desk that was let be may take before another worker tries.
 _TRIAL = timedelta(seconds=30)
 _TRIES = 10
+#: One thread of a container writes at a time: so many tries are enough for that many containers.
+_noting = threading.Lock()
 
 
 class Watched:
@@ -144,14 +147,18 @@ class Watched:
 
     def _went(self, held: Held[DeskState], calls_before: int, error: Exception | None) -> None:
         """Note how it went, where that changes anything for the next call."""
-        calls, met = self._desk.calls - calls_before, False
+        with _noting:
+            self._note(held, self._desk.calls - calls_before, error)
+
+    def _note(self, held: Held[DeskState], calls: int, error: Exception | None) -> None:
+        met = False
         for _ in range(_TRIES):
             state = after(held.noun, self._desk, calls, error, self._clock(), met=met)
             if state == held.noun:
                 return
             try:
                 self._store.commit(Held(state, held.version))
-            except ConflictError:  # another worker's call ended, too
+            except ConflictError:  # another call ended, too
                 held, met = self._store.desk_state(self._desk.configured_name), True
                 continue
             self._tell(held.noun, state)

@@ -46,6 +46,9 @@ SECRETS_MAX_AGE_SECONDS = 300
 #: How soon they are read again at the soonest; and how long the last ones hold if they cannot be.
 SECRETS_MIN_AGE_SECONDS, SECRETS_LAST_SECONDS = 60, 3600
 CONFIG_ENVIRONMENT = "ASKONCE_CONFIG"
+#: A batch of ten then waits twice instead of ten times; all ten at once would spare a tenth more,
+#: and ask twice as much at once of a helpdesk or a mail server (docs/operating.md).
+CONVERSATIONS_AT_ONCE = 5
 #: Comma-separated names of the inboxes that this stack serves; unset or `*` serves all.
 INBOXES_ENVIRONMENT = "ASKONCE_INBOXES"
 _REFERENCES = ("env:", "ssm:", "secretsmanager:")
@@ -93,9 +96,8 @@ class Document(BaseModel):
     faq: FaqFile | None = None
     scorer: ScorerSettings = ScorerSettings()
     second_opinion: SecondOpinionSettings | None = None
-    #: Of a batch of ten from a queue, so many are worked on together. Five wait as long as two, and
-    #: ask half as much at once of a helpdesk or a mail server as ten (docs/operating.md).
-    conversations_at_once: Annotated[int, Field(ge=1, le=10)] = 5
+    #: So many conversations of a batch are worked on at once.
+    conversations_at_once: Annotated[int, Field(ge=1, le=10)] = CONVERSATIONS_AT_ONCE
     policy: Policy = Policy()
     wording: Wording = Wording()
 

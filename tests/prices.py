@@ -10,7 +10,9 @@ https://aws.amazon.com/s3/pricing/  https://aws.amazon.com/cloudwatch/pricing/
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 
+from chalicelib.settings import CONVERSATIONS_AT_ONCE
 from infra.package import ROOT
 from tests.flows import Invocation, Run, invocation_bytes
 
@@ -28,6 +30,8 @@ STORED_GIGABYTE_MONTH = 0.25
 _VCPU_MB = 1769
 #: What is assumed, for it cannot be measured here: how long others take to answer.
 AWS_MS, OUTSIDE_MS = 5.0, 300.0
+#: What works on several messages at once.
+_OF_QUEUES = ("forward", "deliver")
 SERVICES = ("API Gateway", "Lambda", "DynamoDB", "SQS", "S3", "logs")
 
 
@@ -45,14 +49,15 @@ class Traffic:
     batch: int
 
 
-#: Up to some messages a second each comes alone; in a burst they come in full batches.
+#: Up to some messages a second each comes alone; in a burst they come in full batches, each
+#: message of another conversation.
 ALONE, IN_TENS = Traffic("alone", 1), Traffic("in tens", 10)
 
 
 def dollars(run: Run, traffic: Traffic = ALONE) -> dict[str, float]:
     """Of a million such runs, by service."""
     calls, bill = run.bill.calls, run.bill
-    worked = sum(one.function in ("forward", "deliver") for one in run.invocations)
+    worked = sum(one.function in _OF_QUEUES for one in run.invocations)
     polled = 2 * worked / traffic.batch  # Lambda receives and deletes in our name
     sent = sum(n for name, n in calls.items() if name.startswith("sqs."))
     return {
@@ -75,14 +80,25 @@ def _batch(one: Invocation, traffic: Traffic) -> int:
 
 
 def _lambda_dollars(one: Invocation, traffic: Traffic) -> float:
-    gigabyte_seconds = billed_ms(one) / 1000 * memory_mb() / 1024
+    gigabyte_seconds = billed_ms(one, traffic) / 1000 * memory_mb() / 1024
     return INVOCATIONS / _batch(one, traffic) + _MILLION * gigabyte_seconds * GIGABYTE_SECOND_ARM64
 
 
-def billed_ms(one: Invocation) -> float:
-    """How long it takes on Lambda: its CPU, by the part of a vCPU that it has, and all waiting."""
+def billed_ms(one: Invocation, traffic: Traffic = ALONE) -> float:
+    """How long a message takes on Lambda: its CPU, by the part of a vCPU that it has, and waiting.
+
+    Conversations of a batch wait at once, so many at a time; their CPU adds up, as if none of it
+    were spent while another one waits.
+    """
     cpu = one.cpu_ms / min(1.0, memory_mb() / _VCPU_MB)
-    return cpu + AWS_MS * one.bill.calls.total() + OUTSIDE_MS * one.outside
+    waiting = AWS_MS * one.bill.calls.total() + OUTSIDE_MS * one.outside
+    return cpu + waiting * _waits(one, traffic) / _batch(one, traffic)
+
+
+def _waits(one: Invocation, traffic: Traffic) -> int:
+    """How often a batch waits, one time after the other, as long as a message does."""
+    batch = _batch(one, traffic)
+    return ceil(batch / CONVERSATIONS_AT_ONCE) if one.function in _OF_QUEUES else batch
 
 
 def stored_dollars(run: Run) -> float:

@@ -15,7 +15,8 @@ from infra.local.aws import EmbeddedAws
 from infra.local.simulators import Sent
 from tests import flows
 from tests.desk_server import Asked, DeskServer
-from tests.flows import Customer, agent_says, gateway_event, own_client
+from tests.flows import Customer, agent_says, gateway_event
+from tests.metering import own_client
 
 CUSTOMERS, LINES, REPLIES = 10, 4, 2
 FUNCTIONS = {app.FORWARD_QUEUE: app.forward, app.DELIVER_QUEUE: app.deliver}

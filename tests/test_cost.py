@@ -72,10 +72,26 @@ def test_cpu_takes_longer_where_there_is_a_part_of_a_core() -> None:
     assert prices.billed_ms(waits) - prices.billed_ms(idle) == prices.OUTSIDE_MS
 
 
-def test_a_batch_shares_requests_and_lambdas_own_lines_and_no_work() -> None:
+def test_a_batch_shares_requests_and_lambdas_own_lines_and_no_write() -> None:
     run = Run([one("forward", cpu_ms=10, log_bytes=1000)])
     alone, tens = prices.dollars(run, ALONE), prices.dollars(run, IN_TENS)
     assert alone["SQS"] - tens["SQS"] == pytest.approx(0.5 * 2 * 0.9)
-    assert alone["Lambda"] - tens["Lambda"] == pytest.approx(0.2 * 0.9)
     assert alone["DynamoDB"] == tens["DynamoDB"]
     assert 0 < tens["logs"] < alone["logs"]
+
+
+def test_ten_conversations_wait_twice_instead_of_ten_times_and_compute_ten_times() -> None:
+    waits, computes = one("forward", outside=1), one("deliver", cpu_ms=10)
+    waiting = prices.OUTSIDE_MS + 3 * prices.AWS_MS
+    assert prices.billed_ms(waits) == waiting
+    assert 10 * prices.billed_ms(waits, IN_TENS) == pytest.approx(2 * waiting)
+    idle = one("deliver")
+    for traffic in (ALONE, IN_TENS):
+        cpu = prices.billed_ms(computes, traffic) - prices.billed_ms(idle, traffic)
+        assert cpu == pytest.approx(10 * 1769 / 512)
+
+
+def test_what_works_on_one_message_after_the_other_waits_for_each() -> None:
+    for function in ("on_stored", "api_handler"):
+        invocation = one(function, cpu_ms=1, outside=1)
+        assert prices.billed_ms(invocation, IN_TENS) == prices.billed_ms(invocation)

@@ -1,5 +1,9 @@
 """A helpdesk's pace and its troubles, shared by all workers: nobody calls one that is let be."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -13,10 +17,10 @@ from chalicelib.errors import (
     RejectedError,
     RetryableError,
 )
-from chalicelib.items import Step
+from chalicelib.items import DeskState, Step
 from chalicelib.ports import DeskCapabilities, Pace
-from chalicelib.schema import Ticket
-from tests.fakes import FakeDesk, World, crash_at, world
+from chalicelib.schema import Attachment, Ticket
+from tests.fakes import FakeDesk, FakeSettings, World, crash_at, world
 from tests.test_forward import QUESTION, forward_failing, waiting
 
 DOWN = RetryableError("HTTP 503 from the desk")
@@ -52,6 +56,66 @@ def failing(w: World, name: str, times: int) -> None:
     w.desk.failures = [DOWN] * times
     for _ in range(times):
         forward_failing(w, name)
+
+
+class Together(FakeDesk):
+    """Its files are had by so many threads at once, or not at all; each takes two calls."""
+
+    name = "together"
+    capabilities = DeskCapabilities(
+        as_customer=True, once="key", webhooks="signed", calls_per_minute=100
+    )
+
+    def __init__(self, w: World, threads: int, error: Exception | None = None) -> None:
+        super().__init__(FakeSettings(), "together")
+        self._w, self._threads, self._error = w, threads, error
+        self._met = threading.Barrier(threads, timeout=10)
+
+    def fetch(self, attachment: Attachment) -> bytes:
+        self.calls += 1
+        self._met.wait()
+        self.calls += 1
+        if self._error:
+            raise self._error
+        return b""
+
+    def state(self) -> DeskState:
+        """How it is doing when all of them are done."""
+        line = self._w.pipeline
+        watched = desks.Watched(self, line.store, line.clock, line.report)
+
+        def fetch(_: int) -> None:
+            with suppress(RetryableError):
+                watched.fetch(Attachment(name="a", media_type="text/plain"))
+
+        with ThreadPoolExecutor(self._threads) as pool:
+            list(pool.map(fetch, range(self._threads)))
+        return line.store.desk_state("together").noun
+
+
+def test_each_of_several_threads_counts_its_own_calls(w: World) -> None:
+    assert Together(w, threads=20).state().left == 100 - 20 * 2
+
+
+def test_the_threads_of_a_container_write_one_after_the_other(w: World) -> None:
+    writing, most = [0], [0]
+
+    def watch(_: object) -> None:
+        writing[0] += 1
+        most[0] = max(most[0], writing[0])
+        time.sleep(0)  # whoever else could write does so now
+        writing[0] -= 1
+
+    w.table.before_write = watch
+    Together(w, threads=20).state()
+    assert most == [1]
+
+
+def test_calls_that_fail_together_are_one_trouble_and_make_its_rest_no_longer(w: World) -> None:
+    found = Together(w, threads=12, error=DOWN).state()
+    assert found.failures == desks.PATIENCE
+    assert found.rests_until == w.clock.now + timedelta(seconds=30)
+    assert w.names().count("helpdesk.resting") == 1
 
 
 # Its rate limit
