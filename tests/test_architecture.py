@@ -4,7 +4,8 @@ import ast
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -123,7 +124,11 @@ HEAVY = ("boto3", "botocore", "requests", "wechatpy", "opencc", "nh3")
 
 def imports(path: Path) -> Iterator[str]:
     """Every module that a file imports, wherever in it; `from a import b` counts as a and a.b."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    return imported(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -159,6 +164,27 @@ def test_a_connector_knows_only_the_ports_what_is_shared_and_its_sdk(path: Path)
     ours = {name for name in found if name.startswith(("chalicelib", "connectors"))}
     assert ours <= CORE_FOR_CONNECTORS | SHARED_BY_CONNECTORS
     assert {name.partition(".")[0] for name in found - ours} <= SDKS
+
+
+def at_import(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements that run when a module is imported."""
+    for statement in body:
+        if isinstance(statement, ast.ClassDef | ast.Try | ast.With):
+            yield from at_import(statement.body)
+        elif not (isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING"):
+            yield statement
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Threads that import them for the first time would wait for each other, and one would fail."""
+    ours = [*python_files("chalicelib"), *python_files("connectors")]
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in ours}
+    graph = {}
+    for name, path in names.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree.body = [s for s in at_import(tree.body) if isinstance(s, ast.Import | ast.ImportFrom)]
+        graph[name] = set(imported(tree)) & names.keys()
+    TopologicalSorter(graph).prepare()  # CycleError names the circle
 
 
 def test_the_core_never_looks_outward() -> None:

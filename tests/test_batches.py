@@ -1,8 +1,12 @@
 """Full batches through the real functions: each conversation has its ticket, whole and in order."""
 
+import os
 import random
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +15,8 @@ from moto.core.base_backend import BackendDict
 
 import app
 from chalicelib import log
-from infra.local.aws import EmbeddedAws
+from chalicelib.settings import CONFIG_ENVIRONMENT
+from infra.local.aws import ENVIRONMENT, EmbeddedAws
 from infra.local.simulators import Sent
 from tests import flows
 from tests.desk_server import Asked, DeskServer
@@ -86,6 +91,57 @@ def container() -> Iterator[Container]:
                 log.listeners.remove(made.hear)
         finally:
             embedded.stop()
+
+
+#: Prints of one message, and of two: what was there when their work began.
+_BEGINNINGS = """
+import sys, threading
+from types import SimpleNamespace
+import app
+
+class Event:
+    context = SimpleNamespace(get_remaining_time_in_millis=lambda: 60_000)
+    def to_dict(self):
+        return {"Records": [
+            {"messageId": name, "receiptHandle": "", "body": f'{{"message_id": "{name}"}}',
+             "attributes": {}}
+            for name in names
+        ]}
+
+def step(message, lease):
+    loaded, alone = "requests" in sys.modules, threading.current_thread().name == "MainThread"
+    found.append(f"loaded={loaded} alone={alone}")
+
+for names in ("a", "bc"):
+    found = []
+    app.work_through(Event(), "q", step)
+    print(*found, sep=", ")
+"""
+
+
+def beginnings(folder: Path, setting: str = "") -> list[str]:
+    config = folder / "askonce.toml"
+    config.write_text(f'public_url = "https://a.example"\nhelpdesk = "desk"\n{setting}\n')
+    done = subprocess.run(
+        [sys.executable, "-c", _BEGINNINGS],
+        env={**os.environ, **ENVIRONMENT, CONFIG_ENVIRONMENT: str(config)},
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=flows.ROOT,
+    )
+    return done.stdout.splitlines()
+
+
+def test_before_several_threads_call_one_has_imported_what_calls_take(tmp_path: Path) -> None:
+    first, both = beginnings(tmp_path)
+    assert first == "loaded=False alone=True"
+    assert both == "loaded=True alone=False, loaded=True alone=False"
+
+
+def test_how_many_are_worked_on_at_once_is_a_setting(tmp_path: Path) -> None:
+    _, both = beginnings(tmp_path, "conversations_at_once = 1")
+    assert both == "loaded=True alone=True, loaded=True alone=True"
 
 
 def shuffled(times: int) -> list[tuple[int, int]]:

@@ -82,6 +82,16 @@ def forward(message: str) -> None:
         run(app.forward, event)
 
 
+def forward_two(message: str) -> None:
+    """Two conversations in a batch, each in a thread."""
+    call(mail())
+    ids = app.pipeline().store.stuck(app.now() + timedelta(days=1))
+    assert len({message, *ids}) == 2
+    run(app.on_stored, stream_event(*ids))
+    with acting("forward"):
+        run(app.forward, queue_event(*ids))
+
+
 def link(_: str) -> None:
     """As an agent asks for it by a note: one contact takes the other's conversations."""
     for sent in (sms(), mail()):
@@ -114,6 +124,7 @@ STORIES: list[tuple[str, Story, tuple[str, ...]]] = [
     ),
     ("forward", forward, ("dynamodb:GetItem", "dynamodb:PutItem", "sqs:ChangeMessageVisibility",
                           "sqs:GetQueueUrl")),
+    ("forward", forward_two, ("dynamodb:PutItem",)),
     ("forward", link, ("dynamodb:Query", "dynamodb:DeleteItem")),
     ("tick", tick, ("dynamodb:Query", "dynamodb:GetItem", "dynamodb:BatchGetItem",
                     "dynamodb:PutItem", "dynamodb:UpdateItem", "sqs:SendMessage",
