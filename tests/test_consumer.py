@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
@@ -148,11 +149,13 @@ def test_no_more_are_worked_on_at_once_than_is_allowed() -> None:
     batch, met, lock = Batch(at_once=2), meeting(2), threading.Lock()
     working, most = [0], [0]
 
-    def before(_: str) -> None:
+    def before(message: str) -> None:
         with lock:
             working[0] += 1
             most[0] = max(most[0], working[0])
         met.wait()
+        for _ in range(50):  # whoever else may begin does so now
+            time.sleep(0)
         with lock:
             working[0] -= 1
 
