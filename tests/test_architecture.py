@@ -64,8 +64,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"items", "judge", "ledgers", "policy", "saying", "schema", "worker"},
     "corrections": {"conversations", "errors", "identity", "items", "schema", "worker"},
     "desks": {"errors", "items", "ports", "schema", "store"},
-    "forwarding": {"conversations", "corrections", "errors", "identity", "items", "notes", "ports"}
-    | {"schema", "worker"},
+    "forwarding": {"conversations", "corrections", "crowd", "errors", "identity", "items"}
+    | {"notes", "ports", "schema", "worker"},
     "moving": {"errors", "forwarding", "notes", "schema", "worker"},
     "replies": {"conversations", "errors", "items", "ports", "schema", "worker"},
     "worker": {"conversations", "desks", "errors", "identity", "items", "policy", "ports", "schema"}
@@ -77,7 +77,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "delivery": {"codes", "conversations", "errors", "identity", "items", "ledgers", "notes"}
     | {"ports", "schema", "worker"},
     "limits": {"errors", "ports"},
-    "pipeline": {"conversations", "crowd", "delivery", "errands", "errors", "forwarding", "items"}
+    "pipeline": {"conversations", "delivery", "errands", "errors", "forwarding", "items"}
     | {"limits", "notes", "parts", "ports", "replies", "resolve", "schema", "worker"},
     "consumer": {"errors", "log"},
 }

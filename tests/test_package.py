@@ -177,6 +177,8 @@ def test_an_api_that_nobody_knows_is_refused_before_anything_is_packaged(tmp_pat
     ):
         package.package(asked)
     assert not (tmp_path / "out").exists()
+
+
 # Inboxes that nobody serves
 
 
