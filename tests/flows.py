@@ -37,15 +37,8 @@ from tests.metering import Bill, Meter, own_client
 
 ROOT = Path(__file__).resolve().parent.parent
 _URL = SECRETS["ASKONCE_PUBLIC_URL"]
-#: What Lambda itself writes about each invocation.
-_LAMBDAS_OWN = (
-    "START RequestId: 00000000-0000-0000-0000-000000000000 Version: $LATEST\n",
-    "END RequestId: 00000000-0000-0000-0000-000000000000\n",
-    "REPORT RequestId: 00000000-0000-0000-0000-000000000000\tDuration: 100.00 ms\t"
-    "Billed Duration: 101 ms\tMemory Size: 512 MB\tMax Memory Used: 100 MB\t\n",
-)
-#: CloudWatch adds so much to each line.
-_LINE_BYTES = 26
+#: The end of a line, and what CloudWatch adds to each.
+_LINE_BYTES = 1 + 26
 
 
 # What stands outside
@@ -279,18 +272,9 @@ def _demand_success(answer: Any) -> None:
 
 
 def _logged_bytes(line: Mapping[str, Any]) -> int:
-    """As Lambda writes it, with its metrics."""
+    """As Lambda writes it, with its metrics; of its own it adds nothing (`LambdaLogLevel`)."""
     whole = {**line, **metrics.embedded(line, app.PREFIX, 1_700_000_000_000)}
-    return _line_bytes(json.dumps(whole) + "\n")
-
-
-def _line_bytes(line: str) -> int:
-    return len(line.encode()) + _LINE_BYTES
-
-
-def invocation_bytes() -> int:
-    """What each invocation adds to the log by itself."""
-    return sum(map(_line_bytes, _LAMBDAS_OWN))
+    return len(json.dumps(whole).encode()) + _LINE_BYTES
 
 
 @contextmanager

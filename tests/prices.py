@@ -14,11 +14,11 @@ from math import ceil
 
 from chalicelib.settings import CONVERSATIONS_AT_ONCE
 from infra.package import ROOT
-from tests.flows import Invocation, Run, invocation_bytes
+from tests.flows import Invocation, Run
 
 _MILLION = 1_000_000
 # Dollars for a million, or for what is named.
-REST_CALLS = 3.50
+REST_CALLS, HTTP_CALLS = 3.50, 1.00
 WRITE_UNITS, READ_UNITS = 0.625, 0.125
 FIFO_REQUESTS = 0.50
 INVOCATIONS, GIGABYTE_SECOND_ARM64 = 0.20, 0.0000133334
@@ -47,11 +47,14 @@ class Traffic:
 
     name: str
     batch: int
+    #: What a million requests to the edge's API cost.
+    api: float = REST_CALLS
 
 
 #: Up to some messages a second each comes alone; in a burst they come in full batches, each
 #: message of another conversation.
 ALONE, IN_TENS = Traffic("alone", 1), Traffic("in tens", 10)
+BY_HTTP_API = Traffic("in tens, by an HTTP API", 10, HTTP_CALLS)
 
 
 def dollars(run: Run, traffic: Traffic = ALONE) -> dict[str, float]:
@@ -61,18 +64,13 @@ def dollars(run: Run, traffic: Traffic = ALONE) -> dict[str, float]:
     polled = 2 * worked / traffic.batch  # Lambda receives and deletes in our name
     sent = sum(n for name, n in calls.items() if name.startswith("sqs."))
     return {
-        "API Gateway": REST_CALLS * run.functions.count("api_handler"),
+        "API Gateway": traffic.api * run.functions.count("api_handler"),
         "Lambda": sum(_lambda_dollars(one, traffic) for one in run.invocations),
         "DynamoDB": WRITE_UNITS * bill.write_units + READ_UNITS * bill.read_units,
         "SQS": FIFO_REQUESTS * (sent + polled),
         "S3": S3_PUTS * calls["s3.PutObject"] + S3_GETS * calls["s3.GetObject"],
-        "logs": sum(_log_dollars(one, traffic) for one in run.invocations),
+        "logs": LOG_GIGABYTE * _MILLION * sum(one.log_bytes for one in run.invocations) / 2**30,
     }
-
-
-def _log_dollars(one: Invocation, traffic: Traffic) -> float:
-    logged = one.log_bytes + invocation_bytes() / _batch(one, traffic)
-    return LOG_GIGABYTE * _MILLION * logged / 2**30
 
 
 def _batch(one: Invocation, traffic: Traffic) -> int:

@@ -9,7 +9,7 @@ from tests import bench_cost, prices
 from tests.bench_page import PAGE, marks
 from tests.flows import Invocation, Run
 from tests.metering import Bill
-from tests.prices import ALONE, IN_TENS
+from tests.prices import ALONE, BY_HTTP_API, IN_TENS
 
 
 def rows_on_page(name: str) -> list[list[str]]:
@@ -72,12 +72,19 @@ def test_cpu_takes_longer_where_there_is_a_part_of_a_core() -> None:
     assert prices.billed_ms(waits) - prices.billed_ms(idle) == prices.OUTSIDE_MS
 
 
-def test_a_batch_shares_requests_and_lambdas_own_lines_and_no_write() -> None:
+def test_a_batch_shares_requests_and_no_write_and_no_line() -> None:
     run = Run([one("forward", cpu_ms=10, log_bytes=1000)])
     alone, tens = prices.dollars(run, ALONE), prices.dollars(run, IN_TENS)
     assert alone["SQS"] - tens["SQS"] == pytest.approx(0.5 * 2 * 0.9)
     assert alone["DynamoDB"] == tens["DynamoDB"]
-    assert 0 < tens["logs"] < alone["logs"]
+    assert tens["logs"] == alone["logs"] == pytest.approx(0.5 * 1e9 / 2**30)
+
+
+def test_an_http_api_costs_less_than_a_third_of_a_rest_api_and_changes_nothing_else() -> None:
+    run = Run([one("api_handler")])
+    rest, http = prices.dollars(run, IN_TENS), prices.dollars(run, BY_HTTP_API)
+    assert (rest.pop("API Gateway"), http.pop("API Gateway")) == (3.5, 1.0)
+    assert rest == http
 
 
 def test_ten_conversations_wait_twice_instead_of_ten_times_and_compute_ten_times() -> None:
