@@ -106,11 +106,11 @@ class DynamoTable:
         found = said.get("Item")
         return _live(_decode(found)) if found else None
 
-    def get_all(self, keys: Sequence[tuple[str, str]]) -> list[Item]:
+    def get_all(self, keys: Sequence[tuple[str, str]], *, consistent: bool = True) -> list[Item]:
         wanted: list[Any] = [{"pk": {"S": pk}, "sk": {"S": sk}} for pk, sk in keys]
         found: list[Item | None] = []
         while wanted:
-            request: Any = {self.name: {"Keys": wanted, "ConsistentRead": True}}
+            request: Any = {self.name: {"Keys": wanted, "ConsistentRead": consistent}}
             said = self._call("BatchGetItem", {"RequestItems": request})
             found += [_live(_decode(item)) for item in said["Responses"].get(self.name, ())]
             unread: Any = said.get("UnprocessedKeys", {})

@@ -196,9 +196,12 @@ class Crowd(Worker):
         pairs = word_pairs(text)
         if not pairs:
             return stored
-        for _ in range(_TRIES):
+        for attempt in range(_TRIES):
             try:
-                topic_id, surge = self._add(message, text, pairs)
+                # A look at half the price first: what it misses, a shelf's version tells.
+                keys = [self._keyed(pair) for pair in pairs]
+                shelves = self.store.shelves(keys, consistent=attempt > 0)
+                topic_id, surge = self._add(message, text, shelves)
             except ConflictError:
                 continue  # another customer's question changed a shelf, or the topic: look again
             self.report("counted", message=message.id, topic=topic_id)
@@ -207,10 +210,11 @@ class Crowd(Worker):
             return stored.model_copy(update={"topic_id": topic_id, "surge": surge})
         raise RetryableError("the topic keeps changing")
 
-    def _add(self, message: Message, text: str, pairs: Sequence[str]) -> tuple[str, int | None]:
+    def _add(
+        self, message: Message, text: str, shelves: Sequence[Held[Shelf]]
+    ) -> tuple[str, int | None]:
         """The message's topic, and how many asked within an hour if it surges by this message."""
         own, at = "t" + digest(message.id), message.received_at
-        shelves = self.store.shelves([self._keyed(pair) for pair in pairs])
         topic_id = self._closest(text, shelves) or own
         if topic_id == own:
             self._found(Founding(topic_id=own, text=text), shelves)

@@ -573,8 +573,13 @@ class Table(Protocol):
         """The item as it is now (strongly consistent), expired ones left out."""
         ...
 
-    def get_all(self, keys: "Sequence[tuple[str, str]]") -> "list[Item]":
-        """Those of up to a hundred items that are there, in any order: one request."""
+    def get_all(
+        self, keys: "Sequence[tuple[str, str]]", *, consistent: bool = True
+    ) -> "list[Item]":
+        """Those of up to a hundred items that are there, in any order: one request.
+
+        What was written within the last second may be missing, unless it is to be `consistent`.
+        """
         ...
 
     def query(

@@ -426,9 +426,10 @@ class Store:
             self._keys[name] = bytes.fromhex(held.noun.secret)
         return self._keys[name]
 
-    def shelves(self, keys: Sequence[str]) -> list[Held[Shelf]]:
+    def shelves(self, keys: Sequence[str], *, consistent: bool = True) -> list[Held[Shelf]]:
         """One of each key, version 0 where nothing was put yet: one request."""
-        found = (held_as(Shelf, i) for i in self._table.get_all([shelf_key(k) for k in keys]))
+        items = self._table.get_all([shelf_key(k) for k in keys], consistent=consistent)
+        found = (held_as(Shelf, item) for item in items)
         held = {shelf.noun.key: shelf for shelf in found}
         return [held.get(key) or Held(Shelf(key=key)) for key in keys]
 

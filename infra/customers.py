@@ -180,7 +180,7 @@ class Rehearsal:
             return self._written[pk, sk]
         return self._table.get(pk, sk)
 
-    def get_all(self, keys: Sequence[tuple[str, str]]) -> list[Item]:
+    def get_all(self, keys: Sequence[tuple[str, str]], *, consistent: bool = True) -> list[Item]:
         return [item for key in keys if (item := self.get(*key))]
 
     def query(

@@ -104,7 +104,7 @@ class MemoryTable:
         _demand_key(pk, sk)
         return self.items.get((pk, sk))
 
-    def get_all(self, keys: Sequence[tuple[str, str]]) -> list[Item]:
+    def get_all(self, keys: Sequence[tuple[str, str]], *, consistent: bool = True) -> list[Item]:
         self.calls += 1
         assert len(set(keys)) == len(keys) <= 100, "DynamoDB refuses the batch"
         return [self.items[key] for key in keys if key in self.items]

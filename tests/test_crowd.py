@@ -217,7 +217,9 @@ def test_nothing_is_counted_before_the_provider_has_its_answer() -> None:
 
 def test_a_question_goes_its_way_when_counting_fails() -> None:
     class Failing(MemoryTable):
-        def get_all(self, keys: Sequence[tuple[str, str]]) -> list[Item]:
+        def get_all(
+            self, keys: Sequence[tuple[str, str]], *, consistent: bool = True
+        ) -> list[Item]:
             raise RetryableError("out of reach")
 
     w = world(Failing())
@@ -307,6 +309,20 @@ def test_of_two_who_ask_first_at_once_one_makes_the_topic(hooked: Hooked) -> Non
     race(hooked, count)
     assert len({stored.topic_id for stored in found}) == 1
     assert [total(store, str(found[0].topic_id))] == [2]
+
+
+def test_a_topic_that_a_look_misses_for_now_is_found_by_the_next_one() -> None:
+    class Behind(MemoryTable):
+        """As of a while ago, unless it must be as of now."""
+
+        def get_all(
+            self, keys: Sequence[tuple[str, str]], *, consistent: bool = True
+        ) -> list[Item]:
+            return super().get_all(keys) if consistent else []
+
+    w = world(Behind())
+    ask(w, 1, 2)
+    assert customers(w) == 2
 
 
 def test_all_who_ask_at_once_are_counted(hooked: Hooked) -> None:
