@@ -19,7 +19,7 @@ from chalicelib.errors import (
     RejectedError,
     RetryableError,
 )
-from chalicelib.items import Reference, Sent, Step
+from chalicelib.items import Held, Reference, Sent, Step, Stored
 from chalicelib.ports import Connector, HostedConnector
 from chalicelib.schema import (
     Attachment,
@@ -31,7 +31,7 @@ from chalicelib.schema import (
     Message,
     Participant,
 )
-from chalicelib.worker import Claim, Worker
+from chalicelib.worker import Claim, Worker, turn_of
 
 #: The channel on which an address of a scheme is written to.
 _CHANNELS = {"email": Channel.EMAIL, "phone": Channel.SMS}
@@ -51,6 +51,10 @@ class Deliverer(Worker):
         held = self.store.message(stored_id)
         if held is None or held.noun.step not in (Step.ACCEPTED, Step.HELD):
             return
+        with turn_of(held.noun.message):
+            self._work_on(held, lease_seconds)
+
+    def _work_on(self, held: Held[Stored], lease_seconds: float) -> None:
         unknown_end = held.noun.sending
         claim = self._claim(held, lease_seconds, sending=True)
         try:

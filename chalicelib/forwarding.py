@@ -31,7 +31,7 @@ from chalicelib.schema import (
     Ticket,
     digest,
 )
-from chalicelib.worker import Claim, Worker
+from chalicelib.worker import Claim, Worker, turn_of
 
 if TYPE_CHECKING:  # loaded on first use, below
     from chalicelib.crowd import Crowd
@@ -50,6 +50,10 @@ class Forwarder(Worker):
         held = self.store.message(stored_id)
         if held is None or not _for_helpdesk(held.noun):
             return
+        with turn_of(held.noun.message):
+            self._work_on(held, lease_seconds)
+
+    def _work_on(self, held: Held[Stored], lease_seconds: float) -> None:
         claim = self._claim_counted(held, lease_seconds)
         try:
             if claim.noun.message.direction is Direction.OUTBOUND:

@@ -1,6 +1,8 @@
 """What the steps that work on one message share: having it to itself, and whom it goes to."""
 
+import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -19,6 +21,16 @@ from chalicelib.store import Store
 REPLIES = "replies/"
 #: The source of what a helpdesk is asked for.
 POLLED = "polled"
+
+
+#: Files lie in memory on their way out, some copies of each: those of one message at a time,
+#: however many conversations are worked on.
+_files = threading.Lock()
+
+
+def turn_of(message: Message) -> AbstractContextManager[object]:
+    """Its turn, for a message with files; any other one needs none."""
+    return _files if message.attachments else nullcontext()
 
 
 class Claim:

@@ -1,5 +1,6 @@
 """forward: one ticket, every message on it once and in order, whatever the helpdesk does."""
 
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -7,7 +8,10 @@ import pytest
 
 from chalicelib.errors import ConfigurationError, RejectedError, RetryableError
 from chalicelib.items import Step
+from chalicelib.schema import Attachment
+from chalicelib.worker import turn_of
 from tests.fakes import FakeDesk, World, crash_at, world
+from tests.nouns import message
 
 QUESTION = "How do I keep green tea fresh?"
 DOWN = RetryableError("HTTP 503 from the desk")
@@ -146,6 +150,29 @@ def test_a_worker_that_was_overtaken_leaves_the_others_result_alone(w: World) ->
 
 
 # Which helpdesk, which inbox
+
+
+@pytest.mark.parametrize(
+    ("files", "may_begin"), [([], True), ([{"source": "photo", "name": "tea.jpg"}], False)]
+)
+def test_the_files_of_one_message_at_a_time_are_in_memory(
+    w: World, files: list[dict[str, str]], *, may_begin: bool
+) -> None:
+    seen: set[bool] = set()
+
+    def see(_: object) -> None:
+        """Whether another message with files could be worked on now."""
+        turn = turn_of(message(attachments=(Attachment(),)))
+        assert isinstance(turn, type(threading.Lock()))
+        if free := turn.acquire(blocking=False):
+            turn.release()
+        seen.add(free)
+
+    (name,) = waiting(w, QUESTION, attachments=files)
+    w.channel("sms").files["photo"] = b"\xff\xd8"
+    w.table.before_write = see
+    w.pipeline.forward(name)
+    assert seen == {may_begin}
 
 
 def test_a_message_goes_to_the_helpdesk_that_has_its_ticket(w: World) -> None:
