@@ -13,6 +13,7 @@ from chalicelib.items import (
     STUCK_AFTER,
     Held,
     Home,
+    Husk,
     Quarantined,
     Reference,
     Step,
@@ -20,7 +21,7 @@ from chalicelib.items import (
     TicketHome,
 )
 from chalicelib.ports import Item, Table
-from chalicelib.schema import Attachment, Raw, Ticket
+from chalicelib.schema import Attachment, Conversation, Raw, Ticket
 from chalicelib.store import INLINE_RAW_BYTES, Store
 from tests.fakes import START, Clock, MemoryBucket, MemoryQueue, MemoryTable
 from tests.nouns import conversation, message
@@ -216,6 +217,44 @@ def test_two_changes_of_a_conversation_at_once_both_hold(hooked: Hooked, clock: 
     held = store.conversation(name)
     assert held is not None
     assert held.noun.asked_times == 3
+
+
+def began(store: Store) -> Conversation:
+    """A conversation, and the message that began it; it has not moved, and so has no home."""
+    first = message("Where is my parcel?", contact_id="c1")
+    noun = conversation(id="q" + first.id[1:], asked_at=first.received_at)
+    store.commit(Held(noun), Held(Stored(message=first)))
+    return noun
+
+
+def test_a_conversation_is_found_by_the_message_that_began_it(clock: Clock) -> None:
+    table = MemoryTable()
+    store = over(table, clock)
+    noun = began(store)
+    found = store.conversation(noun.id)
+    assert found is not None
+    assert found.noun == noun
+    before = table.calls
+    assert store.conversation(noun.id, message(contact_id="c1")) == found
+    assert table.calls == before + 1
+
+
+@pytest.mark.parametrize("first", ["is erased", "is gone", "is where it was"])
+def test_one_that_moved_is_found_by_its_home(store: Store, first: str) -> None:
+    noun = began(store)
+    held = store.conversation(noun.id)
+    stored = store.message("m" + noun.id[1:])
+    assert held is not None
+    assert stored is not None
+    moved = noun.model_copy(update={"contact_id": "c2"})
+    store.commit(Held(moved), Held(Home.of(moved)), gone=[held])
+    if first == "is erased":
+        store.commit(Held(Husk.of(stored.noun), stored.version))
+    if first == "is gone":
+        store.commit(gone=[stored])
+    found = store.conversation(noun.id)
+    assert found is not None
+    assert found.noun == moved
 
 
 def test_a_conversation_is_found_while_it_moves_to_another_contact(clock: Clock) -> None:
