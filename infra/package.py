@@ -39,6 +39,7 @@ PARTS = {
         "security.yaml",
         "ses.yaml",
         "network.yaml",
+        "capacity.yaml",
         "watching.yaml",
     ),
     "edge": ("edge.yaml", "edge_watching.yaml"),

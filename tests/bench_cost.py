@@ -42,7 +42,7 @@ from tests.flows import (
     twilio_says,
 )
 from tests.metering import Bill
-from tests.prices import ALONE, BY_HTTP_API, IN_TENS, SERVICES, Traffic
+from tests.prices import ALONE, BY_HTTP_API, IN_TENS, SERVICES, STEADY, Traffic
 
 LONG_MAIL = "email of 20 kB"
 #: On each channel others, so that on each somebody is the first to ask.
@@ -186,7 +186,7 @@ def dollars(played: Played) -> Table:
     )
     for channel, flows in played.items():
         runs = [typical(flows[flow]) for flow in CONVERSATION]
-        for traffic in (ALONE, IN_TENS, BY_HTTP_API):
+        for traffic in (ALONE, IN_TENS, BY_HTTP_API, STEADY):
             rows.append([f"{channel}, {traffic.name}", *_priced(runs, traffic)])
     return rows
 

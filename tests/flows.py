@@ -274,7 +274,7 @@ def _demand_success(answer: Any) -> None:
 def _logged_bytes(line: Mapping[str, Any]) -> int:
     """As Lambda writes it, with its metrics; of its own it adds nothing (`LambdaLogLevel`)."""
     whole = {**line, **metrics.embedded(line, app.PREFIX, 1_700_000_000_000)}
-    return len(json.dumps(whole).encode()) + _LINE_BYTES
+    return len(json.dumps(whole, separators=(",", ":")).encode()) + _LINE_BYTES
 
 
 @contextmanager

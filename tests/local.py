@@ -36,7 +36,7 @@ class Local:
             "Traceback",
             "Fatal Python error",
             "permission.denied",
-            '"event": "failed"',
+            '"event":"failed"',
         ):
             assert surprise not in printed, _around(surprise, printed)
 

@@ -20,6 +20,9 @@ _MILLION = 1_000_000
 # Dollars for a million, or for what is named.
 REST_CALLS, HTTP_CALLS = 3.50, 1.00
 WRITE_UNITS, READ_UNITS = 0.625, 0.125
+#: Of one unit a second, for an hour; and how much of them infra/capacity.yaml wants used.
+#: https://aws.amazon.com/dynamodb/pricing/provisioned/
+WRITE_UNIT_HOUR, READ_UNIT_HOUR, USED = 0.00065, 0.00013, 0.70
 FIFO_REQUESTS = 0.50
 INVOCATIONS, GIGABYTE_SECOND_ARM64 = 0.20, 0.0000133334
 S3_PUTS, S3_GETS = 5.00, 0.40
@@ -47,14 +50,31 @@ class Traffic:
 
     name: str
     batch: int
-    #: What a million requests to the edge's API cost.
+    #: What a million requests to the edge's API cost, and a million units of the table.
     api: float = REST_CALLS
+    write_units: float = WRITE_UNITS
+    read_units: float = READ_UNITS
 
 
 #: Up to some messages a second each comes alone; in a burst they come in full batches, each
 #: message of another conversation.
 ALONE, IN_TENS = Traffic("alone", 1), Traffic("in tens", 10)
 BY_HTTP_API = Traffic("in tens, by an HTTP API", 10, HTTP_CALLS)
+
+
+def _of_an_hour(unit: float) -> float:
+    """A million units out of those that are there all the time."""
+    return unit * _MILLION / 3600 / USED
+
+
+#: The same all day long, with a table that has its units a second.
+STEADY = Traffic(
+    f"the same, and the table by units, {USED:.0%} used",
+    10,
+    HTTP_CALLS,
+    _of_an_hour(WRITE_UNIT_HOUR),
+    _of_an_hour(READ_UNIT_HOUR),
+)
 
 
 def dollars(run: Run, traffic: Traffic = ALONE) -> dict[str, float]:
@@ -66,7 +86,7 @@ def dollars(run: Run, traffic: Traffic = ALONE) -> dict[str, float]:
     return {
         "API Gateway": traffic.api * run.functions.count("api_handler"),
         "Lambda": sum(_lambda_dollars(one, traffic) for one in run.invocations),
-        "DynamoDB": WRITE_UNITS * bill.write_units + READ_UNITS * bill.read_units,
+        "DynamoDB": traffic.write_units * bill.write_units + traffic.read_units * bill.read_units,
         "SQS": FIFO_REQUESTS * (sent + polled),
         "S3": S3_PUTS * calls["s3.PutObject"] + S3_GETS * calls["s3.GetObject"],
         "logs": LOG_GIGABYTE * _MILLION * sum(one.log_bytes for one in run.invocations) / 2**30,

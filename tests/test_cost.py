@@ -9,7 +9,7 @@ from tests import bench_cost, prices
 from tests.bench_page import PAGE, marks
 from tests.flows import Invocation, Run
 from tests.metering import Bill
-from tests.prices import ALONE, BY_HTTP_API, IN_TENS
+from tests.prices import ALONE, BY_HTTP_API, IN_TENS, STEADY
 
 
 def rows_on_page(name: str) -> list[list[str]]:
@@ -63,6 +63,14 @@ def test_a_million_runs_cost_what_their_parts_do() -> None:
     assert found["SQS"] == 0.5
     seconds = 3 * prices.AWS_MS / 1000
     assert found["Lambda"] == pytest.approx(0.2 + 1e6 * seconds * 0.5 * 0.0000133334)
+
+
+def test_units_that_are_there_all_day_cost_two_fifths_where_seven_tenths_are_used() -> None:
+    by_request, by_units = (
+        prices.dollars(Run([one("forward")]), t)["DynamoDB"] for t in (ALONE, STEADY)
+    )
+    assert by_units == pytest.approx((2 * 0.00065 + 0.00013) * 1e6 / 3600 / 0.7)
+    assert 0.40 < by_units / by_request < 0.43
 
 
 def test_cpu_takes_longer_where_there_is_a_part_of_a_core() -> None:

@@ -96,6 +96,53 @@ def test_every_function_is_told_where_the_core_is(templates: dict[str, Any]) -> 
         assert shared["ASKONCE_BUCKET"] == {"Fn::Sub": "${Prefix}-bytes-${AWS::AccountId}"}
 
 
+# The table by units a second, for who wants that
+
+
+def table(whole: Any, *, by_units: bool) -> dict[str, Any]:
+    """Properties of the table, as CloudFormation would have them."""
+
+    def chosen(node: Any) -> Any:
+        match node:
+            case {"Fn::If": ["ByUnits", yes, no]}:
+                return chosen(yes if by_units else no)
+            case dict():
+                found = {key: chosen(value) for key, value in node.items()}
+                return {k: v for k, v in found.items() if v != {"Ref": "AWS::NoValue"}}
+            case list():
+                return [chosen(value) for value in node]
+        return node
+
+    properties: dict[str, Any] = chosen(whole["Resources"]["MessagesTable"]["Properties"])
+    return properties
+
+
+def test_the_table_is_paid_by_request_unless_it_is_told_its_units(core: Any) -> None:
+    assert core["Parameters"]["WriteUnits"]["Default"] == 0
+    stated = template.read(package.ROOT / "infra" / "resources.yaml")
+    assert table(core, by_units=False) == stated["Resources"]["MessagesTable"]["Properties"]
+
+
+def test_by_units_the_table_and_its_indexes_have_theirs_and_get_more(core: Any) -> None:
+    properties = table(core, by_units=True)
+    indexes = properties.pop("GlobalSecondaryIndexes")
+    units = {"WriteCapacityUnits": {"Ref": "WriteUnits"}, "ReadCapacityUnits": {"Ref": "ReadUnits"}}
+    assert [
+        properties["ProvisionedThroughput"],
+        *(i["ProvisionedThroughput"] for i in indexes),
+    ] == ([units] * 3)
+    targets = of_type(core, "ApplicationAutoScaling::ScalableTarget")
+    followed = of_type(core, "ApplicationAutoScaling::ScalingPolicy").values()
+    assert [policy["ScalingTargetId"]["Ref"] for policy in followed] == list(targets)
+    writing = {t["ResourceId"]["Fn::Sub"] for t in targets.values()
+               if t["ScalableDimension"].endswith("WriteCapacityUnits")}  # fmt: skip
+    names = (f"/index/{index['IndexName']}" for index in indexes)
+    assert writing == {f"table/${{MessagesTable}}{name}" for name in ("", *names)}
+    parts = [core["Resources"][name] for name in core["Resources"] if "Follow" in name]
+    assert len(parts) == len(targets)
+    assert all(part["Condition"] == "ByUnits" for part in parts)
+
+
 # An HTTP API, for a stage that wants one
 
 
