@@ -248,22 +248,11 @@ def secret_replies(helpdesk: str, secret: str) -> Response:
 @core.on_dynamodb_record(stream_arn=STREAM_ARN, batch_size=10)
 def on_stored(event: Any) -> dict[str, Any]:
     """The table's stream: every message once it is stored."""
-    from chalicelib.items import new_item
+    from chalicelib import stream
+    from chalicelib.aws import sending_together
 
-    failures = []
-    for record in event.to_dict()["Records"]:
-        message = new_item(record["eventName"], record["dynamodb"].get("NewImage", {}))
-        if message is None:
-            continue
-        try:
-            pipeline().relay(message)
-        except Exception as error:  # noqa: BLE001  # from here on again, and not one record further
-            log.event(
-                "relay.failed", message=message, why=type(error).__name__, place=log.place(error)
-            )
-            failures.append({"itemIdentifier": record["dynamodb"]["SequenceNumber"]})
-            break
-    return {"batchItemFailures": failures}
+    records = event.to_dict()["Records"]
+    return stream.consume(records, lambda each: pipeline().relay(each), sending_together)
 
 
 @core.on_sqs_message(queue=FORWARD_QUEUE, batch_size=10)

@@ -11,6 +11,8 @@ import time
 import zlib
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, cast
 
 from chalicelib import direct
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 WORST_CALL_SECONDS = 4.0
+#: What SQS takes in one request.
+_SENT_AT_ONCE = 10
 _TRIES = 2
 #: A body of so many characters is packed: with keys and indexes it would come near a kilobyte, and
 #: DynamoDB bills each that was begun, at every write.
@@ -361,6 +365,32 @@ def _live(item: Item) -> Item | None:
     return None if item.expires_at is not None and item.expires_at < time.time() else item
 
 
+#: What is to be sent at the end of `sending_together`, in this context and the threads under it.
+_together: ContextVar["list[tuple[SqsQueue, Mapping[str, Any]]] | None"] = ContextVar(
+    "together", default=None
+)
+
+
+@contextmanager
+def sending_together() -> Iterator[None]:
+    """What is sent to queues within goes at the end, ten in a request: SQS asks for requests.
+
+    RetryableError if not all was taken: what was is dropped by its deduplication id when it comes
+    again. Nothing goes where an exception passes.
+    """
+    waiting: list[tuple[SqsQueue, Mapping[str, Any]]] = []
+    before = _together.set(waiting)
+    try:
+        yield
+    finally:
+        _together.reset(before)
+    queues = {id(queue): queue for queue, _ in waiting}
+    for queue in queues.values():
+        entries = [entry for own, entry in waiting if own is queue]
+        for at in range(0, len(entries), _SENT_AT_ONCE):
+            queue._send(entries[at : at + _SENT_AT_ONCE])
+
+
 class SqsQueue:
     """A FIFO queue, by its name."""
 
@@ -380,12 +410,26 @@ class SqsQueue:
         return self._url
 
     def send(self, body: str, *, group: str, deduplication_id: str) -> None:
-        self._client.send_message(
-            QueueUrl=self.url,
-            MessageBody=body,
-            MessageGroupId=group,
-            MessageDeduplicationId=deduplication_id,
-        )
+        """Send it; at the end of `sending_together`, within that."""
+        entry = {
+            "MessageBody": body,
+            "MessageGroupId": group,
+            "MessageDeduplicationId": deduplication_id,
+        }
+        together = _together.get()
+        if together is None:
+            self._send([entry])
+        else:
+            together.append((self, entry))
+
+    def _send(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Ten at most, in order. RetryableError if not all of them were taken."""
+        if len(entries) == 1:
+            self._client.send_message(QueueUrl=self.url, **entries[0])
+            return
+        named: Any = [{"Id": str(n), **entry} for n, entry in enumerate(entries)]
+        if self._client.send_message_batch(QueueUrl=self.url, Entries=named).get("Failed"):
+            raise RetryableError("SQS did not take all of a batch")
 
     def delay(self, receipt_handle: str, seconds: float) -> None:
         """Hide a received message for that long: its group waits with it, and keeps its order."""

@@ -44,20 +44,24 @@ def consume(
                 return group[n:]
         return ()
 
-    left = {r["messageId"] for found in _each(left_of, _groups(records), at_once) for r in found}
+    conversations = groups_of(
+        records, lambda record: str(record["attributes"].get("MessageGroupId", record["messageId"]))
+    )
+    found = side_by_side(left_of, conversations, at_once)
+    left = {record["messageId"] for group in found for record in group}
     failed = [r["messageId"] for r in records if r["messageId"] in left]
     return {"batchItemFailures": [{"itemIdentifier": one} for one in failed]}
 
 
-def _groups(records: Iterable[Record]) -> list[list[Record]]:
+def groups_of(records: Iterable[Record], name: Callable[[Record], str]) -> list[list[Record]]:
+    """Records of one name together, each group in order."""
     groups: dict[str, list[Record]] = {}
     for record in records:
-        name = record["attributes"].get("MessageGroupId", record["messageId"])
-        groups.setdefault(name, []).append(record)
+        groups.setdefault(name(record), []).append(record)
     return list(groups.values())
 
 
-def _each(
+def side_by_side(
     act: Callable[[Sequence[Record]], Sequence[Record]],
     groups: Sequence[Sequence[Record]],
     at_once: int,

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 
+from chalicelib import stream
 from chalicelib.settings import CONVERSATIONS_AT_ONCE
 from infra.package import ROOT
 from tests.flows import Invocation, Run
@@ -33,8 +34,9 @@ STORED_GIGABYTE_MONTH = 0.25
 _VCPU_MB = 1769
 #: What is assumed, for it cannot be measured here: how long others take to answer.
 AWS_MS, OUTSIDE_MS = 5.0, 300.0
-#: What works on several messages at once.
 _OF_QUEUES = ("forward", "deliver")
+#: So many messages of a batch are worked on at once.
+_AT_ONCE = dict.fromkeys(_OF_QUEUES, CONVERSATIONS_AT_ONCE) | {"on_stored": stream.AT_ONCE}
 SERVICES = ("API Gateway", "Lambda", "DynamoDB", "SQS", "S3", "logs")
 
 
@@ -82,7 +84,7 @@ def dollars(run: Run, traffic: Traffic = ALONE) -> dict[str, float]:
     calls, bill = run.bill.calls, run.bill
     worked = sum(one.function in _OF_QUEUES for one in run.invocations)
     polled = 2 * worked / traffic.batch  # Lambda receives and deletes in our name
-    sent = sum(n for name, n in calls.items() if name.startswith("sqs."))
+    sent = sum(_sent(one, traffic) for one in run.invocations)
     return {
         "API Gateway": traffic.api * run.functions.count("api_handler"),
         "Lambda": sum(_lambda_dollars(one, traffic) for one in run.invocations),
@@ -91,6 +93,12 @@ def dollars(run: Run, traffic: Traffic = ALONE) -> dict[str, float]:
         "S3": S3_PUTS * calls["s3.PutObject"] + S3_GETS * calls["s3.GetObject"],
         "logs": LOG_GIGABYTE * _MILLION * sum(one.log_bytes for one in run.invocations) / 2**30,
     }
+
+
+def _sent(one: Invocation, traffic: Traffic) -> float:
+    """Requests that send: the stream's worker sends what a batch comes to in one."""
+    sent = sum(n for name, n in one.bill.calls.items() if name.startswith("sqs."))
+    return sent / traffic.batch if one.function == "on_stored" else sent
 
 
 def _batch(one: Invocation, traffic: Traffic) -> int:
@@ -115,8 +123,7 @@ def billed_ms(one: Invocation, traffic: Traffic = ALONE) -> float:
 
 def _waits(one: Invocation, traffic: Traffic) -> int:
     """How often a batch waits, one time after the other, as long as a message does."""
-    batch = _batch(one, traffic)
-    return ceil(batch / CONVERSATIONS_AT_ONCE) if one.function in _OF_QUEUES else batch
+    return ceil(_batch(one, traffic) / _AT_ONCE.get(one.function, 1))
 
 
 def stored_dollars(run: Run) -> float:

@@ -106,7 +106,13 @@ def test_ten_conversations_wait_twice_instead_of_ten_times_and_compute_ten_times
         assert cpu == pytest.approx(10 * 1769 / 512)
 
 
-def test_what_works_on_one_message_after_the_other_waits_for_each() -> None:
-    for function in ("on_stored", "api_handler"):
-        invocation = one(function, cpu_ms=1, outside=1)
-        assert prices.billed_ms(invocation, IN_TENS) == prices.billed_ms(invocation)
+def test_the_streams_worker_waits_twice_for_ten_too_and_sends_what_they_come_to_at_once() -> None:
+    stored = one("on_stored")
+    assert 10 * prices.billed_ms(stored, IN_TENS) == pytest.approx(2 * prices.billed_ms(stored))
+    alone, tens = (prices.dollars(Run([stored]), traffic)["SQS"] for traffic in (ALONE, IN_TENS))
+    assert [alone, tens] == pytest.approx([0.5, 0.05])
+
+
+def test_an_api_takes_one_message_at_a_time() -> None:
+    invocation = one("api_handler", cpu_ms=1, outside=1)
+    assert prices.billed_ms(invocation, IN_TENS) == prices.billed_ms(invocation)

@@ -205,7 +205,7 @@ _READ: Mapping[str, tuple[tuple[str, Needs], ...]] = {
     ),
     "dynamodbstreams": (("GetRecords GetShardIterator", _stream),),
     "sqs": (
-        ("SendMessage ReceiveMessage DeleteMessageBatch", _queue),
+        ("SendMessage SendMessageBatch ReceiveMessage DeleteMessageBatch", _queue),
         ("ChangeMessageVisibility GetQueueUrl", _queue),
     ),
     "s3": (("GetObject HeadObject PutObject", _object),),
@@ -218,6 +218,7 @@ _READ: Mapping[str, tuple[tuple[str, Needs], ...]] = {
 #: Operation -> what the service asks of the key, in the caller's name. Of DynamoDB: all of them.
 _OF_THE_KEY: Mapping[str, tuple[str, ...]] = {
     "SendMessage": ("GenerateDataKey", "Decrypt"),
+    "SendMessageBatch": ("GenerateDataKey", "Decrypt"),
     "ReceiveMessage": ("Decrypt",),
     "PutObject": ("GenerateDataKey",),
     "GetObject": ("Decrypt",),
