@@ -63,6 +63,12 @@ build/rehearsal/.ready: tests/rehearsal.txt
 	build/rehearsal/bin/pip install --quiet --disable-pip-version-check --require-hashes -r tests/rehearsal.txt
 	touch $@
 
+# Helpdesks that are Python, for the tests that start and stop them.
+build/helpdesks/.ready: tests/helpdesks.txt
+	$(PYTHON) -m venv build/helpdesks
+	build/helpdesks/bin/pip install --quiet --disable-pip-version-check --require-hashes -r tests/helpdesks.txt
+	touch $@
+
 package: setup
 	$(BIN)/askonce package
 	$(BIN)/python -m infra.runtime_check build/out dev
@@ -91,6 +97,7 @@ lock: setup
 	$(COMPILE) requirements.in -o requirements.txt
 	$(COMPILE) -c requirements.txt --extra dev pyproject.toml -o requirements-dev.txt
 	$(COMPILE) tests/rehearsal.in -o tests/rehearsal.txt
+	$(COMPILE) tests/helpdesks.in -o tests/helpdesks.txt
 
 clean:
 	rm -rf build $(VENV) .askonce

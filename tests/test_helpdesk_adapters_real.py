@@ -34,11 +34,7 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples" / "helpdesks"
 SERVERS = ROOT / "build" / "helpdesks"
 PYTHON, READY = SERVERS / "bin" / "python", SERVERS / ".ready"
-INSTALL = (
-    "python3 -m venv build/helpdesks"
-    " && build/helpdesks/bin/pip install --quiet -r tests/helpdesks.txt"
-    " && touch build/helpdesks/.ready"
-)
+INSTALL = "make build/helpdesks/.ready"
 SECRET = "whsec_bWFkZSB1cCBmb3IgdGhlIHRlc3RzIG9mIGFkYXB0ZXJz"
 PATH_SECRET = "made-up-path-secret"
 PATIENCE_SECONDS = 60.0
@@ -54,7 +50,7 @@ def servers() -> None:
             return
         if not os.environ.get("ASKONCE_REAL_DESKS"):
             pytest.skip(f"django-helpdesk and Roundup are not installed: {INSTALL}")
-        subprocess.run(INSTALL, shell=True, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+        subprocess.run(INSTALL.split(), check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
 def free_port() -> int:

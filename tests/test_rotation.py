@@ -271,7 +271,7 @@ def test_no_line_of_the_log_holds_a_secret(
     deployed.later(SECRETS_MAX_AGE_SECONDS + 1)
     deployed.ask(OLD)
     out = capsys.readouterr().out
-    assert '"of": "sms"' in out
+    assert '"of":"sms"' in out
     assert OLD not in out
 
 
