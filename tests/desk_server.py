@@ -73,12 +73,17 @@ class Desk(Protocol):
 
 
 class DeskServer:
-    """Serves a desk until the block ends; `asked` is what came, failures included."""
+    """Serves a desk until the block ends; `asked` is what came, failures included.
+
+    What the desk raises, the block raises at its end: to the other side it is a cut line, which
+    tests of cut lines would pass over.
+    """
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self.asked: list[Asked] = []
         self._failures: list[Failure | None] = []
+        self._raised: list[Exception] = []
         self._lock = threading.Lock()
         outer = self
 
@@ -124,6 +129,15 @@ class DeskServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+        if self._raised and error is None:
+            raise self._raised[0]
+
+    def _answer(self, asked: Asked) -> Said:
+        try:
+            return self.desk.answer(asked)
+        except Exception as error:
+            self._raised.append(error)
+            raise
 
     def _handle(self, handler: BaseHTTPRequestHandler) -> None:
         parts = urlsplit(handler.path)
@@ -138,7 +152,7 @@ class DeskServer:
             self.asked.append(asked)
             failure = self._failures.pop(0) if self._failures else None
             acts = failure is None or failure.acts or failure.reset == "after"
-            said = self.desk.answer(asked) if acts else Said()
+            said = self._answer(asked) if acts else Said()
         if failure and failure.reset:
             _cut(handler)
             return
