@@ -120,7 +120,7 @@ class DynamoTable:
             unread: Any = said.get("UnprocessedKeys", {})
             left = unread.get(self.name, {}).get("Keys", [])
             if len(left) == len(wanted):
-                raise RetryableError("DynamoDB is too busy to answer")
+                raise ConnectionError("DynamoDB is too busy to answer")
             wanted = list(left)
         return [item for item in found if item]
 
@@ -204,7 +204,7 @@ class DynamoTable:
             _conflict_unless_ours([r for r in reasons if r.get("Code") != "None"], writer)
 
     def _call(self, operation: str, request: dict[str, Any]) -> Mapping[str, Any]:
-        """What DynamoDB says. _ConditionError; RetryableError for half of what is read."""
+        """What DynamoDB says. _ConditionError; ConnectionError for half of what is read."""
         if self._direct is None:
             return _by_sdk(client("dynamodb"), operation, request)
         for watch in watchers:
@@ -303,9 +303,12 @@ def _by_sdk(sdk: Any, operation: str, request: Mapping[str, Any]) -> Mapping[str
 
 
 def _demand_whole(response: Mapping[str, Any]) -> None:
-    """An answer cut off in its headers looks like "no such item"; this tells them apart."""
+    """An answer cut off in its headers looks like "no such item"; this tells them apart.
+
+    No RetryableError: to a worker that means that its call to a provider had no effect.
+    """
     if not response.get("ResponseMetadata", {}).get("RequestId"):
-        raise RetryableError("DynamoDB's answer was cut off")
+        raise ConnectionError("DynamoDB's answer was cut off")
 
 
 def _conflict_unless_ours(failures: Sequence[Mapping[str, Any]], writer: str) -> None:
@@ -375,7 +378,7 @@ _together: ContextVar["list[tuple[SqsQueue, Mapping[str, Any]]] | None"] = Conte
 def sending_together() -> Iterator[None]:
     """What is sent to queues within goes at the end, ten in a request: SQS asks for requests.
 
-    RetryableError if not all was taken: what was is dropped by its deduplication id when it comes
+    ConnectionError if not all was taken: what was is dropped by its deduplication id when it comes
     again. Nothing goes where an exception passes.
     """
     waiting: list[tuple[SqsQueue, Mapping[str, Any]]] = []
@@ -423,13 +426,13 @@ class SqsQueue:
             together.append((self, entry))
 
     def _send(self, entries: Sequence[Mapping[str, Any]]) -> None:
-        """Ten at most, in order. RetryableError if not all of them were taken."""
+        """Ten at most, in order. ConnectionError if not all of them were taken."""
         if len(entries) == 1:
             self._client.send_message(QueueUrl=self.url, **entries[0])
             return
         named: Any = [{"Id": str(n), **entry} for n, entry in enumerate(entries)]
         if self._client.send_message_batch(QueueUrl=self.url, Entries=named).get("Failed"):
-            raise RetryableError("SQS did not take all of a batch")
+            raise ConnectionError("SQS did not take all of a batch")
 
     def delay(self, receipt_handle: str, seconds: float) -> None:
         """Hide a received message for that long: its group waits with it, and keeps its order."""

@@ -180,5 +180,5 @@ def test_a_batch_that_sqs_takes_in_part_is_an_error(queue: SqsQueue) -> None:
             send(queue, 1, 2)
 
     aws.client("sqs").meta.events.register("after-call.sqs.SendMessageBatch", refuse)
-    with pytest.raises(RetryableError):
+    with pytest.raises(ConnectionError):
         both()
