@@ -71,7 +71,7 @@ def _of_an_hour(unit: float) -> float:
 
 #: The same all day long, with a table that has its units a second.
 STEADY = Traffic(
-    f"the same, and the table by units, {USED:.0%} used",
+    "in tens, by an HTTP API, table by units",
     10,
     HTTP_CALLS,
     _of_an_hour(WRITE_UNIT_HOUR),
