@@ -222,7 +222,7 @@ def monthly(on: Machine) -> Table:
     ticks = _MINUTES_A_MONTH / 1_000_000
     polls = 2 * _POLLERS * _POLLS_A_MINUTE * _MINUTES_A_MONTH
     asked = _ROLES * _MINUTES_A_MONTH / _KEY_MINUTES + _QUEUE_KEYS_AN_HOUR * 730
-    alarms = _count("AWS::CloudWatch::Alarm")
+    watched = _watched()
     metrics_ = _metrics()
     rows: list[tuple[str, float]] = [
         ("the schedule, every minute", ticks * prices.total(tick)),
@@ -230,19 +230,21 @@ def monthly(on: Machine) -> Table:
         ("the key", _KEY),
         (f"at most {asked:,.0f} requests to the key", asked * _KEY_REQUESTS / 1e6),
         (f"{metrics_} metrics", metrics_ * _METRIC),
-        (f"{alarms} alarms", alarms * _ALARM),
+        (f"alarms on {watched} metrics", watched * _ALARM),
         ("the dashboard", _DASHBOARD),
     ]
     rows.append(("sum", sum(price for _, price in rows)))
     return [["by the month", "dollars"], *([what, f"{price:.2f}"] for what, price in rows)]
 
 
-def _count(kind: str) -> int:
+def _watched() -> int:
+    """Metrics that alarms look at: one that looks at several costs as much as several."""
     parts = [
         template.read(ROOT / "infra" / f"{name}.yaml") for name in ("watching", "edge_watching")
     ]
     found = (resource for part in parts for resource in part["Resources"].values())
-    return sum(resource.get("Type") == kind for resource in found)
+    alarms = [r["Properties"] for r in found if r.get("Type") == "AWS::CloudWatch::Alarm"]
+    return sum(sum("MetricStat" in m for m in a.get("Metrics", [])) or 1 for a in alarms)
 
 
 def _metrics() -> int:
