@@ -1,9 +1,10 @@
 """The bilingual word table behind `repeats`: how rare a word is, and which words mean alike. Pure.
 
-Each word, Chinese or English, has a weight and a code of 512 bits. Words of like meaning have codes
-that differ in few bits, in one language or across the two: the share of equal bits gives the cosine
-of the vectors they stand for (random hyperplanes: Charikar, STOC 2002). Words that the table lacks
-get a code by hashing, which is like that of the same word and of no other.
+Each word, Chinese or English, has a weight and a code of 1,024 bits. Words of like meaning have
+codes that differ in few bits, in one language or across the two: the share of equal bits gives the
+cosine of the vectors they stand for (random hyperplanes: Charikar, STOC 2002; at right angles to
+each other: Ji et al., NIPS 2012). Words that the table lacks get a code by hashing, which is like
+that of the same word and of no other.
 
 `make repeats-model` builds lexicon.bin; where it comes from is in NOTICE. It is read on first use.
 """
@@ -18,7 +19,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-BITS = 512
+BITS = 1024
 _BYTES = BITS // 8
 #: The cosine that so many differing bits stand for.
 COSINES = [math.cos(math.pi * n / BITS) for n in range(BITS + 1)]
@@ -105,9 +106,11 @@ class Entry(NamedTuple):
 
 
 def _foreign(word: str) -> Entry:
-    code = int.from_bytes(hashlib.sha512(word.encode("utf-8", "surrogatepass")).digest())
+    digest = hashlib.shake_256(word.encode("utf-8", "surrogatepass")).digest(_BYTES)
     digits = _DIGIT_NORM * min(len(word), _LONGEST_NUMBER)
-    return Entry(digits if word[0].isdigit() else _FOREIGN_NORM, code, 1.0)
+    return Entry(
+        digits if word[0].isdigit() else _FOREIGN_NORM, int.from_bytes(digest, "little"), 1.0
+    )
 
 
 @lru_cache(maxsize=8192)

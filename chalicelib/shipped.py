@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Shipped(Scorer):
     """What it keeps with a question is the question's words, its numbers, and its length."""
 
-    name = "shipped-2"
+    name = "shipped-3"
 
     def prepare(self, text: str) -> str:
         from chalicelib import repeats

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.judge import Known, is_question, judge
+from chalicelib.lexicon import BITS, COSINES, entry, lexicon
 from chalicelib.policy import Mode, Policy, RepeatPolicy
 from chalicelib.repeats import ANSWER_THRESHOLD, JOIN_THRESHOLD, scores, veto
 from chalicelib.schema import (
@@ -162,6 +163,27 @@ def test_a_question_is_known_again_in_the_other_language_and_says_by_which_words
     [match] = found.matches
     assert found.join_threshold <= match.score < found.answer_threshold
     assert named in match.agreed
+
+
+def test_a_preparation_that_an_earlier_table_made_is_not_read() -> None:
+    text = "Where is my parcel? It should have come on Tuesday."
+    of_old = asked(text, prepared={"shipped-2": "9.0000\n\nwhere is my parcel"})
+    [match] = SHIPPED.compare("where did my parcel get to", [of_old]).matches
+    [without] = SHIPPED.compare("where did my parcel get to", [asked(text)]).matches
+    assert match == without
+
+
+def test_the_table_has_a_whole_code_for_each_of_its_words() -> None:
+    table = lexicon()
+    assert len(table.codes) == len(table.places) * BITS // 8
+
+
+def test_a_word_that_the_table_lacks_is_like_itself_and_like_no_other() -> None:
+    words = ["qzxvk", "88214kd", "携号转网不了", "parcel", "包裹"]
+    codes = [entry(word).code for word in words]
+    likeness = [[COSINES[(a ^ b).bit_count()] for b in codes[:3]] for a in codes]
+    assert [row[n] for n, row in enumerate(likeness[:3])] == [1.0] * 3
+    assert max(c for n, row in enumerate(likeness) for m, c in enumerate(row) if m != n) < 0.2
 
 
 @given(st.text(max_size=150), st.text(max_size=150))

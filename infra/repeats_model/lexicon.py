@@ -27,11 +27,21 @@ def write(path: Path, words: Vocabulary, vectors: Any, model: dict[str, list[flo
     vectors, shares = vectors[chosen], shares[chosen]
     norms = np.linalg.norm(vectors, axis=1)
     largest = float(np.quantile(norms, 0.9995))
-    planes = np.random.default_rng(7).standard_normal((vectors.shape[1], BITS))
     head = json.dumps({"version": 1, "largest": round(largest, 5), "model": model})
     path.write_bytes(
         f"{head}\n{' '.join(kept)}\n".encode()
         + np.clip(np.round(-10 * np.log10(shares)), 0, 255).astype(np.uint8).tobytes()
         + np.round(np.minimum(norms / largest, 1) * 255).astype(np.uint8).tobytes()
-        + np.packbits(vectors @ planes > 0, axis=1, bitorder="little").tobytes()
+        + np.packbits(vectors @ _planes(vectors.shape[1]) > 0, axis=1, bitorder="little").tobytes()
     )
+
+
+def _planes(numbers: int) -> Any:
+    """(numbers, BITS): hyperplanes, batch by batch at right angles to each other.
+
+    So they read a cosine more truly than independent ones (super-bits: Ji et al., NIPS 2012).
+    """
+    rng = np.random.default_rng(7)
+    batches = -(-BITS // numbers)
+    axes = [np.linalg.qr(rng.standard_normal((numbers, numbers)))[0] for _ in range(batches)]
+    return np.hstack(axes)[:, :BITS]

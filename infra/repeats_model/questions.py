@@ -15,8 +15,8 @@ from pathlib import Path
 
 FOLDER = Path(__file__).with_name("questions")
 _LINE = re.compile(r"([QLRXNF])(?: \[[^\]]+\])?: (\S.*)")
-#: Unrelated questions that each group is paired with.
-_OTHERS = 24
+#: Unrelated questions that each group is paired with: a threshold at one in a thousand needs many.
+_OTHERS = 96
 
 
 @dataclass

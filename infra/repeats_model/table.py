@@ -2,8 +2,9 @@
 
 A text is the sum of its words' vectors, and also the set of them: it is compared as a whole, and
 word by word (late interaction: Khattab and Zaharia, SIGIR 2020). Of a batch of questions each must
-find its own repeat among the repeats of all (InfoNCE). A matrix that all words share carries what
-is learnt to the words that no question has.
+find its own repeat among the repeats of all (InfoNCE); most batches are of one source, since a
+customer's other questions are about like things. A matrix that all words share carries what is
+learnt to the words that no question has.
 """
 
 import random
@@ -21,6 +22,8 @@ _WORDS, _BATCH = 24, 48
 _WHOLE, _BY_WORDS = 0.08, 0.05  # temperatures
 _NEAR_MISS, _MARGIN, _KEEP, _KEEP_WEIGHT = 0.3, 0.05, 30.0, 0.1
 _RATE = 2e-3
+#: The share of batches whose questions are of one source.
+_ONE_SOURCE = 0.7
 _SHARE = {"Q": 1.0, "L": 0.5, "R": 2.0, "X": 1.5}
 Cut = Callable[[str], list[int]]
 
@@ -57,7 +60,7 @@ def train(start: Any, found: Sequence[Group], cut: Cut, steps: int, seed: int = 
         repeats = [(share, words) for share, words in repeats if words]
         near = [words for text in group.lines["N"] if (words := cut(text))]
         if len(repeats) > 3 and near:
-            lessons.append((repeats, near))
+            lessons.append((group.source, repeats, near))
             for words in (*(words for _, words in repeats), *near):
                 for word in words:
                     places.setdefault(word, len(places))
@@ -81,9 +84,12 @@ def train(start: Any, found: Sequence[Group], cut: Cut, steps: int, seed: int = 
     return trained
 
 
-def _batch(lessons: Sequence[Any], places: dict[int, int], rng: random.Random) -> tuple[Any, ...]:
+def _batch(lessons: list[Any], places: dict[int, int], rng: random.Random) -> tuple[Any, ...]:
     ours, theirs, near_misses = [], [], []
-    for repeats, near in rng.sample(list(lessons), min(_BATCH, len(lessons))):
+    if rng.random() < _ONE_SOURCE:
+        source = rng.choice(lessons)[0]
+        lessons = [lesson for lesson in lessons if lesson[0] == source]
+    for _, repeats, near in rng.sample(lessons, min(_BATCH, len(lessons))):
         shares = [share for share, _ in repeats]
         one = rng.choices(range(len(repeats)), shares)[0]
         other = one
