@@ -11,10 +11,10 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache
 from operator import add, itemgetter, mul, sub
 from pathlib import Path
-from typing import NamedTuple
 
 from chalicelib.chatter import is_chatter, is_number
 from chalicelib.lexicon import COSINES, entry, half_weighed, lexicon
@@ -33,11 +33,13 @@ _HEAVIEST, _LIGHT = 24, 0.1
 _ID_CHARACTERS = 5
 
 
-class Prepared(NamedTuple):
-    """A text, ready to be compared."""
+@dataclass(eq=False)
+class Prepared:
+    """A text, ready to be compared. What only texts about the same matter need is made for them."""
 
-    normalised: str
     said: tuple[str, ...]
+    #: The same in one run.
+    run: str
     #: Each word that counts, once, with its norm and its code.
     words: tuple[str, ...]
     norms: tuple[float, ...]
@@ -48,13 +50,28 @@ class Prepared(NamedTuple):
     #: How rare each word is, and the sum of the squares.
     rarities: dict[str, float]
     rarity: float
-    bigrams: frozenset[str]
     numbers: frozenset[str]
-    #: What it says of negation and of the steps of a matter.
-    negations: int
-    steps: frozenset[str]
     #: The share of its characters that are Chinese.
     chinese: float
+
+    @cached_property
+    def normalised(self) -> str:
+        return joined(self.said)
+
+    @cached_property
+    def bigrams(self) -> frozenset[str]:
+        return frozenset(map(add, self.run, self.run[1:]))
+
+    @cached_property
+    def negations(self) -> int:
+        """How often it says no."""
+        return len(_NEGATIONS.findall(self.normalised))
+
+    @cached_property
+    def steps(self) -> frozenset[str]:
+        """Which steps of a matter it is about."""
+        text = self.normalised
+        return frozenset(s for s, words in _STEPS.items() if any(w in text for w in words))
 
 
 @lru_cache(maxsize=1024)
@@ -68,14 +85,13 @@ def prepare(text: str) -> Prepared:
 def _prepared(
     said: Sequence[str], numbers_: frozenset[str], length: float | None = None
 ) -> Prepared:
-    normalised = joined(said)
-    dense = normalised.replace(" ", "")
     weighed = _weighed(said)
     norms, codes = tuple(n for _, n, _ in weighed), tuple(c for _, _, c in weighed)
     rarities = {word: entry(word).rarity for word in said}
+    run = "".join(said)
     return Prepared(
-        normalised=normalised,
         said=tuple(said),
+        run=run,
         words=tuple(w for w, _, _ in weighed),
         norms=norms,
         codes=codes,
@@ -83,11 +99,8 @@ def _prepared(
         total=sum(norms) or 1.0,
         rarities=rarities,
         rarity=sum(r * r for r in rarities.values()) or 1.0,
-        bigrams=frozenset(map(add, dense, dense[1:])),
         numbers=numbers_,
-        negations=len(_NEGATIONS.findall(normalised)),
-        steps=_steps(normalised),
-        chinese=sum(map("\u3400".__lt__, dense)) / max(1, len(dense)),
+        chinese=sum(map("\u3400".__lt__, run)) / max(1, len(run)),
     )
 
 
@@ -136,25 +149,27 @@ def _rarity() -> dict[str, float]:
 def scores(new: str, earlier: Sequence[str]) -> list[float]:
     """How alike each earlier text is to the new one, 0 to 1, vetoes included."""
     ours = prepare(new)
-    return [_capped(similarity(ours, theirs), stops(ours, theirs))
-            for theirs in map(prepare, earlier)]  # fmt: skip
+    return [_capped(ours, theirs) for theirs in map(prepare, earlier)]
 
 
-def _capped(score: float, stop: str | None) -> float:
-    return min(score, ANSWER_THRESHOLD - 0.01) if stop else score
+def _capped(a: Prepared, b: Prepared) -> float:
+    """How alike they are; too little for an answer, where something speaks against it."""
+    score, most = similarity(a, b), ANSWER_THRESHOLD - 0.01
+    return most if score > most and stops(a, b) else score
 
 
 def similarity(a: Prepared, b: Prepared) -> float:
     """0 to 1, vetoes left out; 1 for texts that are equal once normalised."""
     if not a.words or not b.words:
         return 0.0
-    if a.normalised == b.normalised:
+    if a.run == b.run and a.normalised == b.normalised:
         return 1.0
-    measured = measure(a, b)
-    model = lexicon().model
-    matter, same = _logit(model["matter"], measured), _logit(model["same"], measured)
-    if matter < 0:
+    cosines, model = _cosines(a.codes, b.codes), lexicon().model
+    part = _of_matter(a, b, cosines)
+    matter = _logit(model["matter"], part)
+    if matter < 0:  # as with most candidates
         return JOIN_THRESHOLD * 2 * _logistic(matter)
+    same = _logit(model["same"], _completed(a, b, cosines, part))
     if same < 0:
         return JOIN_THRESHOLD + (ANSWER_THRESHOLD - JOIN_THRESHOLD) * (2 * _logistic(matter) - 1)
     return ANSWER_THRESHOLD + (0.999 - ANSWER_THRESHOLD) * (2 * _logistic(same) - 1)
@@ -179,31 +194,55 @@ MEASURES = (
 )
 
 
+#: Those that tell whether it is the same matter, and that have a weight in that. Few, since
+#: letters and lengths tell how a set was made.
+MATTER = (
+    *("meaning", "words_least", "words_mean", "rare", "ids", "numbers", "numbers_differ"),
+    *("languages", "chinese"),
+)
+
+
 def measure(a: Prepared, b: Prepared) -> list[float]:
     """How two texts compare, in numbers from about 0 to 1."""
     cosines = _cosines(a.codes, b.codes)
-    ours, theirs = list(map(max, cosines)), list(map(max, zip(*cosines, strict=True)))
+    return _completed(a, b, cosines, _of_matter(a, b, cosines))
+
+
+def _of_matter(a: Prepared, b: Prepared, cosines: Sequence[Sequence[float]]) -> list[float]:
+    """The same in part: 0 stands for what costs more, and is not in MATTER."""
+    ours, theirs = map(max, cosines), map(max, zip(*cosines, strict=True))
     least, most = sorted(
         (sum(map(mul, ours, a.norms)) / a.total, sum(map(mul, theirs, b.norms)) / b.total)
     )
-    rare, rare_within = _rare(a, b)
-    letters, letters_within = _letters(a, b)
     shared = a.numbers & b.numbers
     differ = bool(a.numbers and b.numbers) * ((a.numbers != b.numbers) + (not shared))
     return [
         _product(a.norms, cosines, b.norms) / (a.length * b.length),
         least,
         (least + most) / 2,
-        rare,
-        rare_within,
-        letters,
-        letters_within,
+        *_rare(a, b),
+        *(0.0, 0.0),
         float(any(len(n) >= _ID_CHARACTERS for n in shared)),
         float(bool(shared)),
         float(differ),
-        *sorted((math.log1p(a.total), math.log1p(b.total))),
+        *(0.0, 0.0),
         abs(a.chinese - b.chinese),
         (a.chinese + b.chinese) / 2,
+        *(0.0, 0.0, 0.0, 0.0),
+    ]
+
+
+def _completed(
+    a: Prepared, b: Prepared, cosines: Sequence[Sequence[float]], part: Sequence[float]
+) -> list[float]:
+    """The measures in whole."""
+    ours, theirs = list(map(max, cosines)), list(map(max, zip(*cosines, strict=True)))
+    return [
+        *part[:5],
+        *_letters(a, b),
+        *part[7:10],
+        *sorted((math.log1p(a.total), math.log1p(b.total))),
+        *part[12:14],
         *sorted((_heaviest(ours, a.norms), _heaviest(theirs, b.norms))),
         float(a.negations % 2 != b.negations % 2),
         float(a.steps != b.steps),
@@ -344,10 +383,6 @@ def _another_kind(a: Prepared, b: Prepared) -> str | None:
 
 def _only(a: str, b: str, word: str) -> bool:
     return word in a and word not in b
-
-
-def _steps(text: str) -> frozenset[str]:
-    return frozenset(s for s, words in _STEPS.items() if any(w in text for w in words))
 
 
 # What agrees, for agents

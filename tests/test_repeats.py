@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chalicelib import repeats
 from chalicelib.judge import Known, is_question, judge
 from chalicelib.lexicon import BITS, COSINES, entry, lexicon
 from chalicelib.policy import Mode, Policy, RepeatPolicy
@@ -350,3 +351,19 @@ def test_the_reason_names_channel_time_and_score() -> None:
     reason = verdict("where is my parcel", earlier).reason
     assert "asked before, on wechat, 2026-03-01 09:00 UTC" in reason
     assert "score 1.00" in reason
+
+
+def test_whether_it_is_the_same_matter_is_told_by_few_measures_and_no_other_has_a_weight() -> None:
+    weights = dict(zip(repeats.MEASURES, lexicon().model["matter"], strict=False))
+    assert {name for name, weight in weights.items() if weight} <= set(repeats.MATTER)
+
+
+@pytest.mark.parametrize(
+    "earlier", ["Where is my parcel?", "我的包裹 SF1234567 在哪里", "请问你们几点开门"]
+)
+def test_what_is_measured_in_part_is_what_is_measured_in_whole(earlier: str) -> None:
+    a, b = repeats.prepare("我的快递 SF1234567 没收到"), repeats.prepare(earlier)
+    cosines = repeats._cosines(a.codes, b.codes)
+    part, whole = repeats._of_matter(a, b, cosines), repeats.measure(a, b)
+    known = [repeats.MEASURES.index(name) for name in repeats.MATTER]
+    assert [part[n] for n in known] == [whole[n] for n in known]

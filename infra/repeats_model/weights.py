@@ -12,11 +12,6 @@ import numpy as np
 from chalicelib import repeats
 from infra.repeats_model.questions import Pair
 
-#: What tells whether it is the same matter: few, since letters and lengths tell how a set was made.
-MATTER = (
-    *("meaning", "words_least", "words_mean", "rare", "ids", "numbers", "numbers_differ"),
-    *("languages", "chinese"),
-)
 #: So many pairs of unrelated questions may pass, and so many near misses be taken for the same.
 #: Meant is one in a thousand: a threshold that one half keeps to lets 1.18 in the other half pass.
 UNRELATED_LINKED, NEAR_MISSES_ANSWERED = 0.00085, 0.012
@@ -40,7 +35,7 @@ def measured(found: Sequence[Pair]) -> tuple[Any, Any, Any]:
 def learn(rows: Any, kinds: Any, stopped: Any) -> dict[str, list[float]]:
     """{verdict: one weight a measure, and one that stands alone}; 0 is the threshold."""
     unrelated, near = kinds == "O", kinds == "N"
-    matter = _fit(rows, np.isin(kinds, list("LRX")), unrelated, MATTER)
+    matter = _fit(rows, np.isin(kinds, list("LRX")), unrelated, repeats.MATTER)
     matter[-1] -= np.quantile(_logits(rows, matter)[unrelated], 1 - UNRELATED_LINKED)
     few = unrelated & (np.arange(len(kinds)) % _FEW == 0)
     same = _fit(rows, np.isin(kinds, list("LV")), few | near, repeats.MEASURES)
@@ -56,7 +51,7 @@ def _fit(rows: Any, same: Any, other: Any, names: Sequence[str]) -> Any:
     columns = [repeats.MEASURES.index(name) for name in names]
     chosen = np.where(same | other)[0]
     scaler = StandardScaler().fit(rows[chosen][:, columns])
-    found = LogisticRegression(C=0.1 if names is MATTER else 0.3, max_iter=3000).fit(
+    found = LogisticRegression(C=0.1 if names is repeats.MATTER else 0.3, max_iter=3000).fit(
         scaler.transform(rows[chosen][:, columns]), same[chosen]
     )
     weights = np.zeros(len(repeats.MEASURES) + 1)
