@@ -231,12 +231,14 @@ class Pipeline(Worker):
     ) -> datetime | None:
         """Until when a call to the store may begin, for an answer to be in the response.
 
-        None where the channel cannot hear one. Till then the message is ours, and relay waits.
+        None where the channel cannot hear one, or it is too late, as after a slow cold start. Till
+        then the message is ours, and relay waits.
         """
         seconds = connector.capabilities.answers_within_seconds
         if seconds is None or len(messages) != 1:
             return None
-        return request.received_at + timedelta(seconds=seconds - self.worst_call_seconds)
+        until = request.received_at + timedelta(seconds=seconds - self.worst_call_seconds)
+        return until if until >= self.clock() else None
 
     def _answer_in_response(self, held: Held[Stored], until: datetime) -> Message | None:
         """What can be answered at once; None leaves it to relay, also when something goes wrong.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench_cold import lambda_environment, stub
-from tests.bench_webhooks import CHANNELS, event_json
+from tests.bench_webhooks import ANSWERING, CHANNELS, TOO_LATE_SECONDS, event_json
 
 ROOT = Path(__file__).parents[1]
 #: What only sending, comparing, forwarding or the SDK's calls need.
@@ -28,12 +28,12 @@ print(json.dumps([answer["statusCode"], loaded]))
 """
 
 
-def after_one(channel: str) -> set[str]:
-    """The modules of a process that has taken one webhook."""
+def after_one(channel: str, age_seconds: float = 0) -> set[str]:
+    """The modules of a process that has taken one webhook, which came so long ago."""
     with stub() as endpoint:
         done = subprocess.run(
             [sys.executable, "-c", _SCRIPT],
-            input=event_json(channel),
+            input=event_json(channel, age_seconds),
             env=lambda_environment(endpoint),
             cwd=ROOT,
             capture_output=True,
@@ -52,3 +52,8 @@ def test_the_first_webhook_imports_nothing_that_it_does_not_need(channel: str) -
     assert loaded & {*NOT_NEEDED} == set()
     if channel in ("sms", "email"):
         assert loaded & {*TO_ANSWER} == set()
+
+
+@pytest.mark.parametrize("channel", ANSWERING)
+def test_what_came_too_late_for_an_answer_imports_nothing_that_gives_one(channel: str) -> None:
+    assert after_one(channel, TOO_LATE_SECONDS) & {*TO_ANSWER} == set()
