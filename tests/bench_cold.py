@@ -156,13 +156,17 @@ def measure(task: Path, rounds: int = ROUNDS) -> dict[str, list[float]]:
     return found
 
 
+def ratio(found: Mapping[str, list[float]], what: str) -> float:
+    """To the baseline's: the median over the rounds, since a machine may slow down for some."""
+    return median(one / base for one, base in zip(found[what], found[BASELINE], strict=True))
+
+
 def table(found: Mapping[str, list[float]]) -> list[list[str]]:
     """Rows for the page: what, median, spread, ratio."""
-    base = median(found[BASELINE])
     rows = [["process start to the first webhook stored", "CPU ms", "min to max", "ratio"]]
     for what, values in found.items():
         spread = f"{min(values):.0f} to {max(values):.0f}"
-        rows.append([what, f"{median(values):.0f}", spread, f"{median(values) / base:.2f}"])
+        rows.append([what, f"{median(values):.0f}", spread, f"{ratio(found, what):.2f}"])
     return rows
 
 

@@ -27,11 +27,10 @@ Table = Sequence[Sequence[str]]
 def targets(cold: Mapping[str, list[float]], warm: Mapping[str, Sequence[Any]]) -> Table:
     """What was aimed at; only what stores a message, for the bare apps do no more."""
     rows = [["target", "found", "met"]]
-    base = median(cold[bench_cold.BASELINE])
     bare = median(run.cpu_us for run in warm[bench_warm.BASELINE])
     by_hand = max(median(run.per_second for run in warm[name]) for name in bench_warm.BY_HAND)
     for name in (f"AskOnce, {channel}" for channel in CHANNELS):
-        ratio = median(cold[name]) / base
+        ratio = bench_cold.ratio(cold, name)
         aim = f"cold start, {name}: at most {MOST_COLD} of {bench_cold.BASELINE}"
         rows.append([aim, f"{ratio:.2f}", _met(ratio <= MOST_COLD)])
         added = median(run.cpu_us for run in warm[name]) - bare
