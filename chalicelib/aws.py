@@ -387,8 +387,7 @@ def sending_together() -> Iterator[None]:
         yield
     finally:
         _together.reset(before)
-    queues = {id(queue): queue for queue, _ in waiting}
-    for queue in queues.values():
+    for queue in dict.fromkeys(queue for queue, _ in waiting):
         entries = [entry for own, entry in waiting if own is queue]
         for at in range(0, len(entries), _SENT_AT_ONCE):
             queue._send(entries[at : at + _SENT_AT_ONCE])

@@ -100,15 +100,15 @@ class Contacts:
         """The link of whoever wrote, moved as the message's evidence demands.
 
         Of somebody new it has version 0, and is written with what is decided about the message.
+        ConflictError if somebody else wrote to it.
         """
         address, level = identity.sender(message)
         at = message.received_at
         proof = Proof(identity.own_source(message), at)
-        others = identity.proven_others(message)
         own = self._store.link(address) or Held(_linked(address, _new_id(), level, proof))
-        if not own.version and not others:
-            return own
-        own = own if own.version else self._find_or_make(address, level, proof)
+        others = identity.proven_others(message)
+        if others:
+            own = self.made(own)
         if level is Level.VERIFIED and self._policy.aged_out(own.noun, at):
             own = self._begin_anew(own, at)
         for evidence in others:

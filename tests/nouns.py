@@ -1,8 +1,10 @@
 """Nouns for tests: complete and valid, so that a test names only what it is about."""
 
+import threading
 from typing import Any
 
 from chalicelib.schema import (
+    Attachment,
     Channel,
     Conversation,
     Direction,
@@ -13,6 +15,7 @@ from chalicelib.schema import (
     Question,
     message_id,
 )
+from chalicelib.worker import turn_of
 from tests.fakes import START
 
 
@@ -65,3 +68,12 @@ def conversation(question: str = "Where is my parcel?", **more: Any) -> Conversa
         "last_active_at": START,
     }
     return Conversation(**(fields | more))
+
+
+def is_free_for_files() -> bool:
+    """Whether another message with files could be worked on at this moment."""
+    turn = turn_of(message(attachments=(Attachment(),)))
+    assert isinstance(turn, type(threading.Lock()))
+    if free := turn.acquire(blocking=False):
+        turn.release()
+    return free

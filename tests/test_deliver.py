@@ -19,6 +19,7 @@ from chalicelib.notes import MAY_HAVE_ARRIVED
 from chalicelib.ports import WebhookRequest
 from chalicelib.schema import Conversation, State
 from tests.fakes import World, crash_at, world
+from tests.nouns import is_free_for_files
 
 QUESTION, ANSWER = "How do I keep green tea fresh?", "In a tin, cool and dark."
 SHOP = [{"address": "external:7", "level": "verified", "source": "signed_identity"}]
@@ -315,6 +316,23 @@ def test_no_other_inbox_has_pages_or_something_to_read(w: World, inbox: str) -> 
         w.pipeline.page(inbox, "widget.js", w.request({}))
     with pytest.raises(NotFoundError):
         w.pipeline.read(inbox, w.request({}), 0)
+
+
+@pytest.mark.parametrize(
+    ("files", "may_begin"), [([], True), ([{"name": "a.txt", "content": "aGVsbG8="}], False)]
+)
+def test_an_agents_files_take_turns_too(
+    w: World, files: list[dict[str, str]], *, may_begin: bool
+) -> None:
+    asked(w)
+    reply = {"ticket_id": "T1", "external_id": "e1", "text": ANSWER, "attachments": files}
+    w.pipeline.accept_reply("desk", w.request(reply))
+    w.pipeline.relay(w.messages()[-1].message.id)
+    [name] = w.deliver_queue.take()
+    seen: set[bool] = set()
+    w.table.before_write = lambda _: seen.add(is_free_for_files())
+    w.pipeline.deliver(name)
+    assert seen == {may_begin}
 
 
 def test_files_of_an_agent_go_out_with_their_bytes(w: World) -> None:

@@ -265,6 +265,26 @@ def test_a_person_who_keeps_writing_is_an_error_that_says_so(w: World) -> None:
         erase(w)
 
 
+def test_a_conversation_is_found_though_the_message_that_began_it_is_erased() -> None:
+    w = world()
+    say(w, "sms", QUESTION)
+    store, (stored,) = w.pipeline.store, w.messages()
+    name = stored.message.conversation_id or ""
+    held, first = store.conversation(name), store.message(stored.message.id)
+    assert held is not None
+    assert first is not None
+    # It is another one's, and has not moved.
+    theirs = stored.message.model_copy(update={"contact_id": "another"})
+    moved = Held(held.noun.model_copy(update={"contact_id": "another"}))
+    store.commit(first.change(message=theirs), moved, gone=[held])
+    erase(w, f"phone:{CANARY}")
+    found, left_ = store.conversation(name), store.message(stored.message.id)
+    assert left_ is not None
+    assert left_.noun.erased
+    assert found is not None
+    assert found.noun.participants == ()
+
+
 # On the real table and bucket
 
 

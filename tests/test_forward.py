@@ -1,6 +1,5 @@
 """forward: one ticket, every message on it once and in order, whatever the helpdesk does."""
 
-import threading
 from dataclasses import replace
 from typing import Any
 
@@ -8,10 +7,8 @@ import pytest
 
 from chalicelib.errors import ConfigurationError, RejectedError, RetryableError
 from chalicelib.items import Step
-from chalicelib.schema import Attachment
-from chalicelib.worker import turn_of
 from tests.fakes import FakeDesk, World, crash_at, world
-from tests.nouns import message
+from tests.nouns import is_free_for_files
 
 QUESTION = "How do I keep green tea fresh?"
 DOWN = RetryableError("HTTP 503 from the desk")
@@ -159,18 +156,9 @@ def test_the_files_of_one_message_at_a_time_are_in_memory(
     w: World, files: list[dict[str, str]], *, may_begin: bool
 ) -> None:
     seen: set[bool] = set()
-
-    def see(_: object) -> None:
-        """Whether another message with files could be worked on now."""
-        turn = turn_of(message(attachments=(Attachment(),)))
-        assert isinstance(turn, type(threading.Lock()))
-        if free := turn.acquire(blocking=False):
-            turn.release()
-        seen.add(free)
-
     (name,) = waiting(w, QUESTION, attachments=files)
     w.channel("sms").files["photo"] = b"\xff\xd8"
-    w.table.before_write = see
+    w.table.before_write = lambda _: seen.add(is_free_for_files())
     w.pipeline.forward(name)
     assert seen == {may_begin}
 
