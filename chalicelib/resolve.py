@@ -272,15 +272,16 @@ class Resolver(Worker):
         step = Step.RESOLVED if conversation else Step.DONE
         resolved = held.change(message=message, step=step, claimed_until=None)
         puts: list[Held[Any]] = [resolved, *ledgers_]
-        begins = conversation is not None and not conversation.version
+        asks = conversation is not None and _asks(conversation.noun, message)
         if conversation:
             puts.append(conversation)
         contact = self._contacts.suggest(history, message)
         said = message.verdict is not None and message.verdict.said is not None
         new = not history.contact.version
-        if new or begins or said or contact != history.contact.noun:
-            # The contact's version serialises new questions: of two at once, one sees the other;
-            # and nobody hears anything who was taken away from the contact meanwhile.
+        if new or asks or said or contact != history.contact.noun:
+            # The contact's version serialises questions: of two at once, one sees the other, in
+            # whichever conversation each is written; and nobody hears anything who was taken away
+            # from the contact meanwhile.
             puts.append(Held(contact, history.contact.version))
         verdict = message.verdict
         if verdict and verdict.said:
@@ -318,6 +319,11 @@ class Resolver(Worker):
             said=verdict.said_kind,
             conversation=message.conversation_id,
         )
+
+
+def _asks(conversation: Conversation, message: Message) -> bool:
+    """Whether the message is another of the conversation's questions."""
+    return any(question.message_id == message.id for question in conversation.questions)
 
 
 def _told(conversation: Held[Conversation], verdict: Verdict, on: Saying) -> Held[Conversation]:

@@ -477,8 +477,12 @@ def test_judgements_outlive_the_page_and_can_be_taken_along(opened: Any) -> None
     judge(page, 5, "Yes")
     judge(page, 1, "Yes")
     judge(page, 1, "Yes")  # again: taken back
-    page.reload()
-    expect(page.locator("button[aria-pressed=true]")).to_have_count(2)
+    pressed = page.locator("button[aria-pressed=true]")
+    for _ in range(20):  # the browser keeps them in a process of its own, which may be late
+        page.reload()
+        if pressed.count():
+            break
+    expect(pressed).to_have_count(2)
     with page.expect_download() as download:
         page.get_by_role("button", name="Export judgements").click()
     exported = json.loads(Path(download.value.path()).read_text())
