@@ -305,8 +305,10 @@ def test_two_channels_at_once_make_one_ticket_though_one_goes_on_with_another_qu
     w.pipeline.relay(ids[first])
     assert w.table.before_write is None, "nobody came between"
     w.settle()
-    rules = [w.stored(ids[inbox]).message.verdict.rule for inbox in (second, first)]
-    assert rules == (["none", "score"] if first == "sms" else ["time", "score"])
+    verdicts = [w.stored(ids[inbox]).message.verdict for inbox in (second, first)]
+    assert [v and v.rule for v in verdicts] == (
+        ["none", "score"] if first == "sms" else ["time", "score"]
+    )
     assert len({ticket for ticket, text in w.desk.said if text == QUESTION}) == 1
 
 
