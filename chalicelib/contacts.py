@@ -155,7 +155,8 @@ class Contacts:
         before = self._store.history(other.noun.contact_id)
         if list(before.contact.noun.addresses) != [address] or not before.conversations:
             return
-        puts: list[Held[Any]] = []
+        # The contact, too, as it is: whoever asks at this moment elsewhere sees what it got.
+        puts: list[Held[Any]] = [self._store.history(own.contact_id).contact]
         for held in before.conversations:
             puts.append(Held(conversations.taken_over(held.noun, address, message, own)))
             puts.append(self._rehomed(held.noun, own.contact_id))

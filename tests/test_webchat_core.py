@@ -374,3 +374,19 @@ def test_taking_over_twice_changes_nothing(w: World) -> None:
     logged_in(w, "Thanks, any news?")
     logged_in(w, "Hello?")
     assert {ticket for ticket, _ in w.desk.said} == {"T1"}
+
+
+def test_a_question_on_another_channel_at_that_moment_finds_what_is_taken_over(w: World) -> None:
+    for inbox in ("sms", "chat"):
+        w.say(inbox, "customer", "Do you sell teapots?", evidence=[SIGNED])
+        w.settle()
+    w.clock.forward(days=2)
+    w.say("chat", "visitor", QUESTION)
+    w.settle()
+    w.say("sms", "customer", QUESTION)
+    by_sms = w.messages()[-1].message.id
+    w.table.interrupt(1, lambda: w.say("chat", "customer", "ok", evidence=[SIGNED, WAS]))
+    w.pipeline.relay(by_sms)
+    assert w.table.before_write is None, "nobody came between"
+    w.settle()
+    assert {ticket for ticket, text in w.desk.said if text == QUESTION} == {"T2"}
