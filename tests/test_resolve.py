@@ -290,28 +290,6 @@ def test_two_channels_at_once_make_one_contact_and_one_ticket(w: World, number: 
     assert w.desk.said == [("T1", QUESTION)] * 2
 
 
-@pytest.mark.parametrize("first", ["sms", "email"])
-def test_two_channels_at_once_make_one_ticket_though_one_goes_on_with_another_question(
-    w: World, first: str
-) -> None:
-    ask(w, "email", OTHER, evidence=SHOP)
-    w.clock.forward(hours=1)
-    ask(w, "sms", OTHER, evidence=SHOP)
-    for inbox in ("sms", "email"):
-        w.say(inbox, "li", QUESTION, evidence=SHOP)
-    ids = {s.message.inbox: s.message.id for s in w.messages() if s.message.text == QUESTION}
-    second = "email" if first == "sms" else "sms"
-    w.table.interrupt(1, lambda: w.pipeline.relay(ids[second]))
-    w.pipeline.relay(ids[first])
-    assert w.table.before_write is None, "nobody came between"
-    w.settle()
-    verdicts = [w.stored(ids[inbox]).message.verdict for inbox in (second, first)]
-    assert [v and v.rule for v in verdicts] == (
-        ["none", "score"] if first == "sms" else ["time", "score"]
-    )
-    assert len({ticket for ticket, text in w.desk.said if text == QUESTION}) == 1
-
-
 def test_one_message_resolved_from_two_places_is_decided_once(w: World) -> None:
     w.say("sms", "li", QUESTION)
     [stored] = w.messages()
