@@ -11,6 +11,7 @@ from typing import TypeVar
 import pytest
 
 from chalicelib.contacts import Contacts
+from chalicelib.items import Step
 from tests.fakes import World, world
 
 QUESTION, ANSWER = "How do I keep green tea fresh?", "In a tin, cool and dark."
@@ -84,6 +85,13 @@ def answered(*said: tuple[str, str]) -> Past:
     return past
 
 
+def answers(w: World) -> None:
+    """An agent, what was asked second; an hour ago."""
+    w.reply("T2", ANSWER)
+    w.settle()
+    w.clock.forward(hours=1)
+
+
 def take_away(w: World, inbox: str) -> str:
     """The customer's address there is somebody else's from now on."""
     address = next(s.message.address for s in w.messages() if s.message.inbox == inbox)
@@ -124,14 +132,29 @@ def test_the_same_question_on_two_channels_at_once_has_one_ticket(
         assert len({m.contact_id for m in decided}) == 1
         assert len({m.conversation_id for m in decided}) == 1
         assert len({ticket for ticket, text in w.desk.said if text == QUESTION}) == 1
+        assert {w.stored(name).step for name in ids} == {Step.DONE}
+
+
+def test_a_question_at_the_moment_of_a_login_finds_what_the_visitor_asked() -> None:
+    def past(w: World) -> None:
+        asked(("sms", OTHER), ("chat", OTHER))(w)
+        w.clock.forward(days=2)
+        w.say("chat", "visitor", QUESTION)
+        w.settle()
+
+    def logs_in(w: World) -> None:
+        was = {"address": "webchat:visitor", "level": "verified", "source": "continued"}
+        w.say("chat", "li", "ok", evidence=[*SHOP, was])
+
+    for w, *_ in between_writes(past, partial(say, inbox="sms", text=QUESTION), logs_in):
+        w.settle()
+        assert [ticket for ticket, text in w.desk.said if text == QUESTION] == ["T2", "T2"]
 
 
 def asks_again(w: World) -> None:
-    """By phone, what was asked and answered by mail."""
-    w.reply("T2", ANSWER)
-    w.settle()
-    w.clock.forward(hours=1)
-    w.say("sms", "li", QUESTION)
+    """By phone, what an agent answers by mail."""
+    answers(w)
+    say(w, "sms", QUESTION)
     w.settle()
 
 
@@ -139,8 +162,7 @@ def is_answered(w: World) -> None:
     """By an agent, what was asked by mail, then by phone: it would go there."""
     say(w, "sms", QUESTION)
     w.settle()
-    w.reply("T2", ANSWER)
-    w.settle()
+    answers(w)
 
 
 @pytest.mark.parametrize("act", [asks_again, is_answered])
@@ -161,21 +183,19 @@ def test_an_address_taken_away_at_any_moment_hears_no_answer_from_then_on(act: P
 def test_a_chat_taken_away_before_the_decision_hears_no_answer_in_the_response() -> None:
     def past(w: World) -> None:
         asked(("chat", OTHER), ("email", QUESTION), apart=1)(w)
-        w.reply("T2", ANSWER)
-        w.settle()
-        w.clock.forward(hours=1)
+        answers(w)
 
     def ask(w: World) -> str:
         return str(w.say("chat", "li", QUESTION).body)
 
-    def away(w: World) -> int:
+    def away(w: World) -> bool:
         take_away(w, "chat")
-        return w.names().count("resolved")
+        return w.names().count("resolved") == 2  # those of the past
 
-    undecided, heard = 2, []
-    for w, response, decided in between_writes(past, ask, away):
+    heard = []
+    for w, response, undecided in between_writes(past, ask, away):
         w.settle()
-        if decided == undecided:
+        if undecided:
             heard.append(response + str(w.pipeline.store.feed_after("chat", "webchat:li", 0)))
     assert len(heard) > 1, "nothing came between"
     assert not any(ANSWER in text for text in heard)

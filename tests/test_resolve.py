@@ -275,21 +275,6 @@ def test_a_message_that_is_gone_is_nothing_to_resolve(w: World) -> None:
 # At once
 
 
-@pytest.mark.parametrize("number", [1, 2, 3])
-def test_two_channels_at_once_make_one_contact_and_one_ticket(w: World, number: int) -> None:
-    for inbox in ("sms", "email"):
-        w.say(inbox, "li", QUESTION, evidence=SHOP)
-    first, second = (s.message.id for s in w.messages())
-    w.table.interrupt(number, lambda: w.pipeline.relay(second))
-    w.pipeline.relay(first)
-    assert w.table.before_write is None, "fewer writes than that"
-    w.settle()
-    decided = [w.stored(name).message for name in (first, second)]
-    assert len({m.contact_id for m in decided}) == 1
-    assert len(conversations(w)) == 1
-    assert w.desk.said == [("T1", QUESTION)] * 2
-
-
 def test_one_message_resolved_from_two_places_is_decided_once(w: World) -> None:
     w.say("sms", "li", QUESTION)
     [stored] = w.messages()
